@@ -1,0 +1,8 @@
+"""What the five packages agree on, carried by each through a symlink: there is no sixth distribution.
+
+`errors`    what a user is told when something is wrong
+`manifest`  an artefact is a folder with a manifest.json; write it last, verify it first
+`config`    params.yaml + configs/SCALE.yaml + --set, parsed into a validated model
+`stage`     how a stage runs: verify, fingerprint, lock, work, publish
+`cli`       one console script a package, one sub-command a stage
+"""

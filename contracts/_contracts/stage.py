@@ -1,0 +1,310 @@
+"""How a stage runs, the same for every stage of every package.
+
+    die with the parent -> verify the inputs -> fingerprint -> lock the work folder
+    -> run into work/STAGE/FINGERPRINT/out -> manifest -> publish -> record
+
+The fingerprint hashes the resolved config, the inputs' manifests and the code that runs, and no path:
+work of another config, input or code is never resumed. `run.work` keeps a long stage's progress across
+kills; `run.out` starts empty at each attempt unless it is already complete, in which case it is
+published again without work (DVC deletes outputs before a run, and may be killed before it hashes them).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import hashlib
+import json
+import os
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TextIO
+
+from . import manifest as artefacts
+from .config import Config, resolved
+from .errors import UserError
+from .manifest import ArtefactError, Manifest
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the lineage, declared once: the command line, `--help` and `execute` follow from it."""
+
+    name: str
+    summary: str
+    """One sentence, in the imperative."""
+    reads: dict[str, tuple[str, ...]]
+    """Input name -> the kinds accepted. A name that ends in `?` may be absent."""
+    writes: str
+    """Kind of the output artefact."""
+    cost: str
+    """What a user should expect of time, memory or network."""
+    config: type[Config]
+    run: str
+    """`module:function`, imported only when the stage runs. Called with a `Run`."""
+    code: tuple[str, ...] = ()
+    """Other packages whose code decides the result, beside the one that declares the stage."""
+    section: str = ""
+    """Section of the params; the stage's name if empty."""
+
+
+@dataclass
+class Run:
+    """What a running stage has in hand."""
+
+    stage: Stage
+    config: Any
+    inputs: dict[str, Path]
+    """Input name -> verified artefact folder."""
+    work: Path
+    """Progress of this fingerprint; survives kills; the stage's own business."""
+    out: Path
+    """The artefact in the making: empty at the start, published whole."""
+    fingerprint: str
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    _last: float = 0.0
+
+    def log(self, text: str) -> None:
+        """One line of progress. Never document text: names, counts and ids only."""
+        print(f"[{self.stage.name}] {text}", flush=True)
+
+    def progress(self, text: str, every: float = 5.0) -> None:
+        """Like `log`, at most once in `every` seconds; on a terminal, in place."""
+        now = time.monotonic()
+        if sys.stdout.isatty():
+            print(f"\r\033[K[{self.stage.name}] {text}", end="", flush=True)
+        elif now - self._last >= every:
+            self._last = now
+            self.log(text)
+
+    def write_metrics(self, metrics: dict) -> None:
+        """Write `metrics.json` beside the output's other files; DVC and the report read it."""
+        artefacts.write_atomic(self.out / "metrics.json", artefacts.canonical_json(metrics))
+
+
+def execute(
+    stage: Stage,
+    package: str,
+    version: str,
+    config: Config,
+    inputs: dict[str, Path],
+    out: Path,
+    work_root: Path,
+    record: Path | None = None,
+) -> Manifest:
+    """Run one stage and publish its artefact at `out`.
+
+    Args:
+        package: distribution name; the import package is the same with an underscore.
+        inputs: input name -> artefact folder.
+        work_root: progress lives in `work_root/STAGE/FINGERPRINT`.
+        record: JSON file for what the run cost (wall and CPU seconds, peak memory); not part of the
+            artefact, since it differs from run to run.
+
+    Raises:
+        UserError: an input fails verification, another process holds the work folder, the disk is full.
+    """
+    die_with_parent()
+    started, attempt = time.monotonic(), {"wall_s": 0.0, "cpu_s": 0.0, "peak_rss_mb": 0.0}
+    manifests = {name: artefacts.verify(path, kinds_of(stage, name)) for name, path in inputs.items()}
+    hashes = {name: artefacts.manifest_hash(path) for name, path in inputs.items()}
+    mark = fingerprint(stage, package, version, config, hashes)
+    work = Path(work_root) / stage.name / mark
+    work.mkdir(parents=True, exist_ok=True)
+    with lock(work / "lock"):
+        run = Run(stage, config, inputs, work, work / "out", mark, manifests)
+        costs = _read_costs(work)
+        try:
+            made = _complete(run.out)
+            if made is None:
+                shutil.rmtree(run.out, ignore_errors=True)
+                run.out.mkdir()
+                _load(stage.run)(run)
+                made = artefacts.write(
+                    run.out,
+                    Manifest(
+                        stage.writes, artefacts.SCHEMAS[stage.writes], package, version, stage.name,
+                        resolved(config), hashes,
+                    ),
+                )  # fmt: skip
+            else:
+                run.log("this work is complete already: publishing it again")
+            publish(run.out, Path(out))
+        except OSError as e:
+            raise explain_os_error(e, stage.name) from e
+        finally:
+            attempt = _cost_since(started)
+            costs.append(attempt)
+            _write_costs(work, costs)
+        _forget_finished(work)
+    if record is not None:
+        total = {key: sum(c[key] for c in costs) for key in ("wall_s", "cpu_s")}
+        peak = max(c["peak_rss_mb"] for c in costs)
+        line = {"stage": stage.name, "package": package, "version": version, "attempts": len(costs)}
+        artefacts.write_atomic(record, artefacts.canonical_json({**line, **total, "peak_rss_mb": peak}))
+    return made
+
+
+def fingerprint(stage: Stage, package: str, version: str, config: Config, hashes: dict[str, str]) -> str:
+    """12 hex digits that name the work: config, inputs and code; no machine path, host or time."""
+    own = package.replace("-", "_")
+    identity = {
+        "stage": stage.name,
+        "package": [package, version],
+        "config": resolved(config),
+        "inputs": hashes,
+        "code": {name: code_hash(name) for name in (own, *stage.code)},
+    }
+    return hashlib.sha256(artefacts.canonical_json(identity).encode()).hexdigest()[:12]
+
+
+def code_hash(package: str) -> str:
+    """sha256 over the Python sources of an importable package, by relative path and content."""
+    folder = Path(str(import_module(package).__file__)).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def publish(made: Path, out: Path) -> None:
+    """Put a complete artefact at `out`: link beside (copy across file systems), then rename.
+
+    A reader of `out` finds the old artefact, none, or the new one, never a mixture. Symlinks are not
+    followed out of `made`; artefacts hold plain files only.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
+    for leftover in (beside, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    try:
+        shutil.copytree(made, beside, copy_function=_link_or_copy)
+        artefacts.fsync(beside)
+        if out.exists():
+            os.rename(out, old)
+        os.rename(beside, out)
+    except BaseException:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise
+    artefacts.fsync(out.parent)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+class lock:  # noqa: N801  (reads as a verb: with lock(path))
+    """One writer: an exclusive flock that the kernel drops when the process ends, however it ends."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.file: TextIO | None = None
+
+    def __enter__(self) -> lock:
+        self.file = open(self.path, "a+")
+        try:
+            fcntl.flock(self.file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self.file.seek(0)
+            holder = self.file.read().strip() or "unknown"
+            self.file.close()
+            raise UserError(
+                f"{self.path.parent} is in use by process {holder}; wait for it, or stop it and run again"
+            ) from None
+        self.file.truncate(0)
+        self.file.write(str(os.getpid()))
+        self.file.flush()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        assert self.file is not None
+        self.file.close()
+
+
+def die_with_parent() -> None:
+    """Ask the kernel for SIGTERM when the process that started this one ends (Linux).
+
+    DVC killed by -9 would leave its child running, and the next `dvc repro` would start a second one.
+    HEADWATER_DETACHED=1 switches it off, for a run that shall outlive its shell.
+    """
+    if sys.platform != "linux" or os.environ.get("HEADWATER_DETACHED") == "1":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+    if os.getppid() != parent:
+        raise UserError("the process that started this stage is gone; start it again")
+
+
+def explain_os_error(error: OSError, stage: str) -> UserError:
+    """A full disk and its like as one line."""
+    if isinstance(error, UserError):
+        return error
+    import errno
+
+    where = error.filename or "the work or output folder"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(f"{stage}: the disk that holds {where} is full; free space and run again: nothing was lost")
+    return UserError(f"{stage}: {where}: {error.strerror or error}; mend it and run again: nothing was published")
+
+
+def kinds_of(stage: Stage, name: str) -> tuple[str, ...]:
+    """The kinds that a stage accepts for one of its inputs."""
+    return stage.reads.get(name) or stage.reads[f"{name}?"]
+
+
+def _complete(out: Path) -> Manifest | None:
+    if not (out / artefacts.NAME).exists():
+        return None
+    try:
+        return artefacts.verify(out)
+    except ArtefactError:
+        return None
+
+
+def _forget_finished(work: Path) -> None:
+    """Keep unfinished work and the newest finished one of a stage; drop older finished ones."""
+    for other in work.parent.iterdir():
+        if other != work and (other / "out" / artefacts.NAME).exists():
+            try:
+                with lock(other / "lock"):
+                    shutil.rmtree(other, ignore_errors=True)
+            except (UserError, OSError):
+                continue
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+        artefacts.fsync(Path(target))
+
+
+def _load(where: str) -> Callable[[Run], None]:
+    module, _, function = where.partition(":")
+    return getattr(import_module(module), function)
+
+
+def _cost_since(started: float) -> dict:
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    return {
+        "wall_s": time.monotonic() - started,
+        "cpu_s": own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime,
+        "peak_rss_mb": max(own.ru_maxrss, children.ru_maxrss) / 1024,  # Linux counts kilobytes
+    }
+
+
+def _read_costs(work: Path) -> list[dict]:
+    path = work / "costs.json"
+    return json.loads(path.read_text()) if path.exists() else []
+
+
+def _write_costs(work: Path, costs: list[dict]) -> None:
+    try:
+        artefacts.write_atomic(work / "costs.json", artefacts.canonical_json(costs))
+    except OSError:
+        pass  # a full disk must not hide the error that is already on its way

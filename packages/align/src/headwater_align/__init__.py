@@ -1,0 +1,5 @@
+"""SFT, reward model and PPO."""
+
+from importlib.metadata import version
+
+__version__ = version("headwater-align")

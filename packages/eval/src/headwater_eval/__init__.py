@@ -1,0 +1,5 @@
+"""Benchmarks, bias, compressor baseline, report."""
+
+from importlib.metadata import version
+
+__version__ = version("headwater-eval")
