@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -45,8 +46,8 @@ def main(
     except BrokenPipeError:
         return 1
     except Exception as e:
-        if not hasattr(e, "exit_code"):
-            raise
+        if not hasattr(e, "exit_code") or os.environ.get("HEADWATER_DEBUG"):
+            raise  # a fault of ours, or a developer who wants the traceback
         print(f"{package} {args.command}: {e}", file=sys.stderr)
         return e.exit_code
 

@@ -1,6 +1,6 @@
 """How a stage runs, the same for every stage of every package.
 
-    die with the parent -> verify the inputs -> fingerprint -> lock the work folder
+    end when DVC ends -> verify the inputs -> fingerprint -> lock the work folder
     -> run into work/STAGE/FINGERPRINT/out -> manifest -> publish -> record
 
 The fingerprint hashes the resolved config, the inputs' manifests and the code that runs, and no path:
@@ -11,15 +11,16 @@ published again without work (DVC deletes outputs before a run, and may be kille
 
 from __future__ import annotations
 
-import ctypes
 import fcntl
 import hashlib
 import json
 import os
 import resource
+import select
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -111,7 +112,7 @@ def execute(
     Raises:
         UserError: an input fails verification, another process holds the work folder, the disk is full.
     """
-    die_with_parent()
+    die_with_dvc()
     started, attempt = time.monotonic(), {"wall_s": 0.0, "cpu_s": 0.0, "peak_rss_mb": 0.0}
     manifests = {name: artefacts.verify(path, kinds_of(stage, name)) for name, path in inputs.items()}
     hashes = {name: artefacts.manifest_hash(path) for name, path in inputs.items()}
@@ -225,18 +226,43 @@ class lock:  # noqa: N801  (reads as a verb: with lock(path))
         self.file.close()
 
 
-def die_with_parent() -> None:
-    """Ask the kernel for SIGTERM when the process that started this one ends (Linux).
+def die_with_dvc(grace_s: float = 30.0) -> None:
+    """When DVC started this process, end with it, however DVC ends: SIGTERM, and SIGKILL after `grace_s`.
 
-    DVC killed by -9 would leave its child running, and the next `dvc repro` would start a second one.
-    HEADWATER_DETACHED=1 switches it off, for a run that shall outlive its shell.
+    DVC killed by -9 leaves its child running, and the next `dvc repro` would start a second one. The kernel's
+    own parent-death signal is not enough: DVC runs a stage through $SHELL -c, and a plain sh stays between
+    the two as the parent. So a thread waits on DVC's pidfd (Linux). A stage started by hand is left alone:
+    it may outlive its shell on purpose (nohup, tmux).
     """
-    if sys.platform != "linux" or os.environ.get("HEADWATER_DETACHED") == "1":
+    if "DVC_STAGE" not in os.environ or not hasattr(os, "pidfd_open"):
         return
-    parent = os.getppid()
-    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
-    if os.getppid() != parent:
-        raise UserError("the process that started this stage is gone; start it again")
+    pid = os.getppid()
+    while _process(pid)[0] in _SHELLS:
+        pid = _process(pid)[1]
+    if pid == 1 and os.getppid() != 1:
+        raise UserError("the dvc process that started this stage is gone; run dvc repro again")
+    dvc = os.pidfd_open(pid)
+
+    def wait() -> None:
+        select.select([dvc], [], [])
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(grace_s)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, name="die-with-dvc", daemon=True).start()
+
+
+_SHELLS = {"sh", "bash", "dash", "zsh", "ash", "ksh", "fish", "busybox"}
+
+
+def _process(pid: int) -> tuple[str, int]:
+    """A process's name and parent, from /proc; ("", 1) for one that is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return "", 1
+    name, rest = stat[stat.index("(") + 1 : stat.rindex(")")], stat[stat.rindex(")") + 2 :]
+    return name, int(rest.split()[1])
 
 
 def explain_os_error(error: OSError, stage: str) -> UserError:

@@ -1,0 +1,72 @@
+"""What the cross-package tests share: a copy of the tree, and the smoke lineage run once in it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+def copy_tree(target: Path) -> Path:
+    """The working tree as a fresh clone would hold it (tracked and new files, none that git ignores)."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+    ).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        source, copy = ROOT / name, target / name
+        if source.is_symlink() or source.exists():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, copy, follow_symlinks=False)
+    subprocess.run(["git", "init", "-q"], cwd=target, check=True)
+    return target
+
+
+def set_scale(tree: Path, scale: str) -> None:
+    params = tree / "params.yaml"
+    lines = params.read_text().splitlines(keepends=True)
+    place = next(i for i, line in enumerate(lines) if line.startswith("scale:"))
+    lines[place] = f"scale: {scale}\n"
+    params.write_text("".join(lines))
+
+
+def environment() -> dict[str, str]:
+    """No network, one thread, and this environment's console scripts first."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "OMP_NUM_THREADS": "1",
+        "DVC_NO_ANALYTICS": "1",
+        "PIP_NO_INDEX": "1",
+        "http_proxy": "http://127.0.0.1:9",
+        "https_proxy": "http://127.0.0.1:9",
+    }
+
+
+def dvc(tree: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        ["dvc", *arguments], cwd=tree, env=environment(), text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    if check and done.returncode:
+        pytest.fail(f"dvc {' '.join(arguments)} ended with {done.returncode}:\n{done.stdout[-6000:]}")
+    return done
+
+
+@pytest.fixture(scope="session")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree in which `dvc repro` has run the whole lineage at scale smoke. Read it; change only copies."""
+    tree = copy_tree(tmp_path_factory.mktemp("smoke") / "headwater")
+    set_scale(tree, "smoke")
+    dvc(tree, "repro")
+    return tree
+
+
+@pytest.fixture
+def smoke_copy(smoke: Path, tmp_path: Path) -> Path:
+    """A copy of the finished smoke lineage that a test may break."""
+    return Path(shutil.copytree(smoke, tmp_path / "headwater", symlinks=True))
