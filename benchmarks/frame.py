@@ -35,12 +35,16 @@ class Row:
 
 def lower_is_better(work, unit, ours, peer, peer_version, peer_figure, target, how) -> Row:
     """A row whose unit is a cost (seconds, megabytes)."""
-    return Row(work, unit, round(ours, 3), peer, peer_version, round(peer_figure, 3), round(peer_figure / ours, 2), target, how)
+    return Row(
+        work, unit, round(ours, 3), peer, peer_version, round(peer_figure, 3), round(peer_figure / ours, 2), target, how
+    )
 
 
 def higher_is_better(work, unit, ours, peer, peer_version, peer_figure, target, how) -> Row:
     """A row whose unit is a rate (documents a second)."""
-    return Row(work, unit, round(ours, 3), peer, peer_version, round(peer_figure, 3), round(ours / peer_figure, 2), target, how)
+    return Row(
+        work, unit, round(ours, 3), peer, peer_version, round(peer_figure, 3), round(ours / peer_figure, 2), target, how
+    )
 
 
 def alternate(a: Callable[[], object], b: Callable[[], object], repetitions: int) -> tuple[float, float]:
@@ -85,7 +89,10 @@ def table(rows: list[Row]) -> str:
         for r in rows
     ]  # fmt: skip
     widths = [max(len(line[i]) for line in [head, *body]) for i in range(len(head))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in [head, *body]]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, *body]
+    ]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

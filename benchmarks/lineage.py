@@ -32,7 +32,7 @@ def run(quick: bool) -> list[Row]:
             _row(tree, "one changed threshold, up to the report", repetitions, everything,
                  lambda i: _change(tree, "filter", ("rules", 0, "threshold"), 1 + i / 100), ()),
             _row(tree, "one changed learning rate, up to the report", repetitions, everything,
-                 lambda i: _change(tree, "pretrain", ("optimizer", "lr"), 1 + i / 100), ()),
+                 lambda i: _change(tree, "plan", ("lr",), 1 + i / 100), ()),
         ]  # fmt: skip
     return rows
 
@@ -43,7 +43,9 @@ def _row(tree, work, repetitions, everything, change, targets) -> Row:
         change(i)
         seconds, ran = _repro(tree, *targets)
         figures.append(seconds)
-    how = f"dvc repro {' '.join(targets)}, scale smoke, median of {repetitions}; ran again: {', '.join(ran) or 'nothing'}"
+    how = (
+        f"dvc repro {' '.join(targets)}, scale smoke, median of {repetitions}; ran again: {', '.join(ran) or 'nothing'}"
+    )
     return lower_is_better(
         work, "s wall", statistics.median(figures), "every stage, by a script", "", everything, None, how
     )

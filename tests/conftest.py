@@ -16,7 +16,10 @@ ROOT = Path(__file__).parents[1]
 def copy_tree(target: Path) -> Path:
     """The working tree as a fresh clone would hold it (tracked and new files, none that git ignores)."""
     listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, check=True, capture_output=True
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
     ).stdout.decode()
     for name in filter(None, listed.split("\0")):
         source, copy = ROOT / name, target / name

@@ -79,7 +79,7 @@ def test_help_names_every_stage(alone: tuple[str, Path], tmp_path: Path) -> None
 def test_no_sibling_came_along(alone: tuple[str, Path], tmp_path: Path) -> None:
     package, environment = alone
     siblings = [name for name in WITH if name not in (package, *WITH[package])]
-    code = "import importlib.util as u; print([n for n in %r if u.find_spec('headwater_' + n)])" % siblings
+    code = f"import importlib.util as u; print([n for n in {siblings!r} if u.find_spec('headwater_' + n)])"
     done = subprocess.run([environment / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
 

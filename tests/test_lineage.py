@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from headwater_data._contracts import manifest as artefacts
 
+from headwater_data._contracts import manifest as artefacts
 from tests.conftest import dvc, environment
 
 pytestmark = pytest.mark.xdist_group("lineage")

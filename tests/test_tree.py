@@ -6,13 +6,12 @@ import os
 import re
 import subprocess
 import tomllib
-from pathlib import Path
 
 import pytest
 import yaml
+
 from headwater_data._contracts import manifest as artefacts
 from headwater_data._contracts.config import read_yaml
-
 from tests.conftest import ROOT
 
 PACKAGES = ["data", "tokenizer", "model", "eval", "align"]

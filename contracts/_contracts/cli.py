@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import manifest as artefacts
-from .config import load_section, parse, resolved
+from .config import load_section, override, parse, resolved
 from .errors import UsageError
 from .stage import Stage, execute, fingerprint
 
@@ -48,17 +48,18 @@ def main(
     except Exception as e:
         if not hasattr(e, "exit_code") or os.environ.get("HEADWATER_DEBUG"):
             raise  # a fault of ours, or a developer who wants the traceback
-        print(f"{package} {args.command}: {e}", file=sys.stderr)
+        print(f"{package} {args.command}: {' '.join(str(e).split())}", file=sys.stderr)
         return e.exit_code
 
 
 def _run_stage(stage: Stage, package: str, version: str, args: argparse.Namespace) -> int:
     section = stage.section or stage.name
-    values = load_section(args.params, section, args.scale, args.set) if args.params else None
-    if values is None:
-        if args.scale:
-            raise UsageError("--scale needs --params: presets lie in the folder configs beside params.yaml")
-        values = _from_overrides(args.set)
+    if args.params:
+        values = load_section(args.params, section, args.scale, args.set)
+    elif args.scale:
+        raise UsageError("--scale needs --params: presets lie in the folder configs beside params.yaml")
+    else:
+        values = override({}, args.set)
     config = parse(stage.config, values, section)
     inputs = _inputs(stage, args.inputs)
     if args.dry_run:
@@ -89,13 +90,6 @@ def _inputs(stage: Stage, given: list[str]) -> dict[str, Path]:
     return inputs
 
 
-def _from_overrides(items: list[str]) -> dict:
-    import tempfile
-
-    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as empty:
-        return load_section(Path(empty.name), "none", None, items)
-
-
 def _parser(
     package: str, version: str, stages: Sequence[Stage], commands: Sequence[Command]
 ) -> argparse.ArgumentParser:
@@ -112,9 +106,9 @@ def _parser(
         )
         sub.set_defaults(what=stage)
         sub.add_argument("--params", type=Path, metavar="FILE", help="params.yaml; presets lie in configs/ beside it")
-        sub.add_argument("--scale", metavar="NAME", help="preset configs/NAME.yaml (default: `scale` of the params file)")
+        sub.add_argument("--scale", metavar="NAME", help="preset configs/NAME.yaml (default: `scale` in the params)")
         sub.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one parameter")
-        sub.add_argument("--in", dest="inputs", action="append", default=[], metavar="NAME=DIR", help="an input artefact")
+        sub.add_argument("--in", dest="inputs", action="append", default=[], metavar="NAME=DIR", help="an input")
         sub.add_argument("--out", type=Path, metavar="DIR", help="where the artefact shall be")
         sub.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="progress (default: work)")
         sub.add_argument("--record", type=Path, metavar="FILE", help="write time and memory used as JSON")

@@ -21,7 +21,13 @@ from .errors import UsageError
 class Config(BaseModel):
     """Base of every stage's config: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        validate_default=True,
+        protected_namespaces=(),
+        ser_json_inf_nan="strings",  # the default writes both as null, so two configs would share a fingerprint
+    )
 
 
 C = TypeVar("C", bound=Config)
@@ -45,7 +51,16 @@ def load_section(params: Path, section: str, scale: str | None = None, overrides
             names = sorted(p.stem for p in preset.parent.glob("*.yaml"))
             raise UsageError(f"no preset {preset}; scale is one of: {', '.join(names) or 'none there'}")
         merged = _overlay(merged, _as_mapping(read_yaml(preset).get(section), f"{preset}: {section}"))
-    for item in overrides or []:
+    return override(merged, overrides or [])
+
+
+def override(values: dict, items: list[str]) -> dict:
+    """`values` overlaid by `a.b=value` items, in order, each value read as YAML.
+
+    Raises:
+        UsageError: an item without a key or with a value that is not YAML.
+    """
+    for item in items:
         key, equals, value = item.partition("=")
         if not equals or not key:
             raise UsageError(f"--set {item}: write KEY=VALUE, as in --set optimizer.lr=0.001")
@@ -55,8 +70,8 @@ def load_section(params: Path, section: str, scale: str | None = None, overrides
             raise UsageError(f"--set {item}: the value is not YAML") from None
         for part in reversed(key.split(".")):
             node = {part: node}
-        merged = _overlay(merged, node)
-    return merged
+        values = _overlay(values, node)
+    return values
 
 
 def parse(model: type[C], values: dict, where: str) -> C:
@@ -80,8 +95,8 @@ def read_yaml(path: Path) -> dict:
     """A YAML file whose top level is a mapping."""
     try:
         value = yaml.safe_load(Path(path).read_text())
-    except FileNotFoundError:
-        raise UsageError(f"{path}: no such file; name the params file with --params") from None
+    except OSError as e:
+        raise UsageError(f"{path}: {e.strerror}; name the params file with --params") from None
     except (yaml.YAMLError, UnicodeDecodeError) as e:
         raise UsageError(f"{path}: not readable as YAML: {' '.join(str(e).split())}") from None
     return _as_mapping(value, str(path))

@@ -69,9 +69,10 @@ def sha256_file(path: Path) -> str:
 
 
 def list_files(folder: Path) -> list[str]:
-    """Every file of an artefact but its manifest and hidden ones, as sorted relative POSIX paths."""
-    found = (p for p in folder.rglob("*") if p.is_file() and not p.name.startswith("."))
-    return sorted(p.relative_to(folder).as_posix() for p in found if p != folder / NAME)
+    """Every file of an artefact but its manifest, as sorted relative POSIX paths; hidden ones too, since a
+    distributed checkpoint keeps its index in `.metadata`."""
+    found = (p for p in folder.rglob("*") if p.is_file() and p != folder / NAME)
+    return sorted(p.relative_to(folder).as_posix() for p in found)
 
 
 def manifest_hash(folder: Path) -> str:
@@ -105,12 +106,14 @@ def read(folder: Path, kinds: tuple[str, ...] = ()) -> Manifest:
         raise ArtefactError(f"{folder}: no such folder; run the stage that makes it, or correct the path")
     manifest_hash(folder)
     try:
-        manifest = Manifest(**json.loads((folder / NAME).read_text()))
-    except (ValueError, TypeError) as e:
+        manifest = _from_json((folder / NAME).read_text())
+    except (ValueError, TypeError, KeyError) as e:
         raise ArtefactError(f"{folder / NAME}: not a readable manifest ({e}); make the artefact again") from None
     if kinds and manifest.kind not in kinds:
         raise ArtefactError(f"{folder}: holds {manifest.kind}, but {' or '.join(kinds)} is needed here")
     known = SCHEMAS.get(manifest.kind)
+    if known is None:
+        raise ArtefactError(f"{folder}: {manifest.kind} is no kind that this package knows; install a newer one")
     if manifest.schema != known:
         raise ArtefactError(
             f"{folder}: {manifest.kind} of schema version {manifest.schema}, but this package reads {known}; "
@@ -137,8 +140,20 @@ def verify(folder: Path, kinds: tuple[str, ...] = ()) -> Manifest:
                 f"delete {folder} and make it again, or restore it from a good copy"
             )
     extra = sorted(set(list_files(folder)) - set(manifest.files))
+    extra = [name for name in extra if not Path(name).name.startswith(".")]  # .DS_Store, .nfs0001: not ours, no harm
     if extra:
         raise ArtefactError(f"{folder / extra[0]}: not in the manifest; remove it, or make {folder} again")
+    return manifest
+
+
+def _from_json(text: str) -> Manifest:
+    manifest = Manifest(**json.loads(text))
+    strings = (manifest.kind, manifest.package, manifest.version, manifest.stage)
+    if not all(isinstance(s, str) for s in strings) or not isinstance(manifest.inputs, dict):
+        raise TypeError("a field has another type")
+    for name, entry in dict(manifest.files).items():
+        if not (isinstance(entry["bytes"], int) and isinstance(entry["sha256"], str)) or ".." in Path(name).parts:
+            raise ValueError(f"bad entry for file {name}")
     return manifest
 
 

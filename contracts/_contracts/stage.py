@@ -11,6 +11,8 @@ published again without work (DVC deletes outputs before a run, and may be kille
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import hashlib
 import json
@@ -30,7 +32,7 @@ from typing import Any, TextIO
 
 from . import manifest as artefacts
 from .config import Config, resolved
-from .errors import UserError
+from .errors import UsageError, UserError
 from .manifest import ArtefactError, Manifest
 
 
@@ -54,6 +56,9 @@ class Stage:
     """Other packages whose code decides the result, beside the one that declares the stage."""
     section: str = ""
     """Section of the params; the stage's name if empty."""
+    reuse: bool = True
+    """Whether complete work is published again instead of made again; not where a stage also reads what no
+    manifest covers (the report: run records)."""
 
 
 @dataclass
@@ -113,17 +118,41 @@ def execute(
         UserError: an input fails verification, another process holds the work folder, the disk is full.
     """
     die_with_dvc()
-    started, attempt = time.monotonic(), {"wall_s": 0.0, "cpu_s": 0.0, "peak_rss_mb": 0.0}
+    try:
+        return _execute(stage, package, version, config, inputs, Path(out), Path(work_root), record)
+    except (UserError, BrokenPipeError):
+        raise
+    except Exception as e:
+        if _is_disk_full(e, Path(work_root)):
+            place = getattr(e, "filename", None) or work_root
+            raise explain_os_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(place)), stage.name) from e
+        if isinstance(e, OSError):
+            raise explain_os_error(e, stage.name) from e
+        raise
+
+
+def _execute(
+    stage: Stage,
+    package: str,
+    version: str,
+    config: Config,
+    inputs: dict[str, Path],
+    out: Path,
+    work_root: Path,
+    record: Path | None,
+) -> Manifest:
+    started = time.monotonic()
+    refuse_target(out, inputs)
     manifests = {name: artefacts.verify(path, kinds_of(stage, name)) for name, path in inputs.items()}
     hashes = {name: artefacts.manifest_hash(path) for name, path in inputs.items()}
     mark = fingerprint(stage, package, version, config, hashes)
-    work = Path(work_root) / stage.name / mark
+    work = work_root / stage.name / mark
     work.mkdir(parents=True, exist_ok=True)
     with lock(work / "lock"):
         run = Run(stage, config, inputs, work, work / "out", mark, manifests)
         costs = _read_costs(work)
         try:
-            made = _complete(run.out)
+            made = _complete(run.out) if stage.reuse else None
             if made is None:
                 shutil.rmtree(run.out, ignore_errors=True)
                 run.out.mkdir()
@@ -137,13 +166,11 @@ def execute(
                 )  # fmt: skip
             else:
                 run.log("this work is complete already: publishing it again")
-            publish(run.out, Path(out))
-        except OSError as e:
-            raise explain_os_error(e, stage.name) from e
+            publish(run.out, out)
         finally:
-            attempt = _cost_since(started)
-            costs.append(attempt)
+            costs.append(_cost_since(started))
             _write_costs(work, costs)
+        _forget_progress(work)
         _forget_finished(work)
     if record is not None:
         total = {key: sum(c[key] for c in costs) for key in ("wall_s", "cpu_s")}
@@ -151,6 +178,21 @@ def execute(
         line = {"stage": stage.name, "package": package, "version": version, "attempts": len(costs)}
         artefacts.write_atomic(record, artefacts.canonical_json({**line, **total, "peak_rss_mb": peak}))
     return made
+
+
+def refuse_target(out: Path, inputs: dict[str, Path]) -> None:
+    """Publishing replaces the folder `out`: refuse one that is no artefact of ours, or that holds or is an input.
+
+    Raises:
+        UsageError: before anything was started.
+    """
+    if out.exists() and not (out / artefacts.NAME).is_file() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"--out {out}: there already, and no artefact; remove it or name another folder")
+    target = out.resolve()
+    for name, path in inputs.items():
+        source = path.resolve()
+        if target.is_relative_to(source) or source.is_relative_to(target):
+            raise UsageError(f"--out {out}: would overwrite the input {name} ({path}); name another folder")
 
 
 def fingerprint(stage: Stage, package: str, version: str, config: Config, hashes: dict[str, str]) -> str:
@@ -167,10 +209,22 @@ def fingerprint(stage: Stage, package: str, version: str, config: Config, hashes
 
 
 def code_hash(package: str) -> str:
-    """sha256 over the Python sources of an importable package, by relative path and content."""
-    folder = Path(str(import_module(package).__file__)).parent
+    """sha256 over the Python sources of an importable package, by relative path and content.
+
+    Raises:
+        UserError: the package is not installed (an engine that a stage names in `code` is no dependency).
+    """
+    try:
+        folder = Path(str(import_module(package).__file__)).parent
+    except ModuleNotFoundError as e:
+        if e.name != package:
+            raise
+        name = package.replace("_", "-")
+        raise UserError(f"{name} is needed by this stage and not installed; install it beside this package") from None
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.py")):
+    # Links are followed: the contract is one in a checkout and a folder in a wheel, and is code that runs.
+    walk = os.walk(folder, followlinks=True)
+    for path in sorted(Path(root) / name for root, _, names in walk for name in names if name.endswith(".py")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
@@ -178,24 +232,35 @@ def code_hash(package: str) -> str:
 def publish(made: Path, out: Path) -> None:
     """Put a complete artefact at `out`: link beside (copy across file systems), then rename.
 
-    A reader of `out` finds the old artefact, none, or the new one, never a mixture. Symlinks are not
-    followed out of `made`; artefacts hold plain files only.
+    A reader of `out` finds the old artefact, none, or the new one, never a mixture; on failure the old one
+    stays. Two runs that publish to the same place take turns. Symlinks are not followed out of `made`;
+    artefacts hold plain files only.
     """
+    out = out.resolve()
     out.parent.mkdir(parents=True, exist_ok=True)
     beside, old = out.with_name(f".{out.name}.new"), out.with_name(f".{out.name}.old")
-    for leftover in (beside, old):
-        shutil.rmtree(leftover, ignore_errors=True)
+    parent = os.open(out.parent, os.O_RDONLY)
     try:
+        fcntl.flock(parent, fcntl.LOCK_EX)
+        for leftover in (beside, old):
+            shutil.rmtree(leftover, ignore_errors=True)
         shutil.copytree(made, beside, copy_function=_link_or_copy)
         artefacts.fsync(beside)
         if out.exists():
             os.rename(out, old)
-        os.rename(beside, out)
+        try:
+            os.rename(beside, out)
+        except BaseException:
+            if old.exists():
+                os.rename(old, out)
+            raise
+        os.fsync(parent)
+        shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         shutil.rmtree(beside, ignore_errors=True)
         raise
-    artefacts.fsync(out.parent)
-    shutil.rmtree(old, ignore_errors=True)
+    finally:
+        os.close(parent)
 
 
 class lock:  # noqa: N801  (reads as a verb: with lock(path))
@@ -267,14 +332,25 @@ def _process(pid: int) -> tuple[str, int]:
 
 def explain_os_error(error: OSError, stage: str) -> UserError:
     """A full disk and its like as one line."""
-    if isinstance(error, UserError):
-        return error
-    import errno
-
     where = error.filename or "the work or output folder"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+    if error.errno in _DISK_FULL:
         return UserError(f"{stage}: the disk that holds {where} is full; free space and run again: nothing was lost")
     return UserError(f"{stage}: {where}: {error.strerror or error}; mend it and run again: nothing was published")
+
+
+def _is_disk_full(error: BaseException, work: Path) -> bool:
+    """Whether a full disk is behind an error. Libraries rarely say so: tokenizers and polars wrap the system's
+    words in their own exceptions, numpy counts the bytes that are missing, torch names a wrong position."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if getattr(seen, "errno", None) in _DISK_FULL or any(os.strerror(number) in str(seen) for number in _DISK_FULL):
+            return True
+        seen = seen.__cause__ or seen.__context__
+    system_said = getattr(error, "errno", None) is not None
+    return not system_said and work.exists() and shutil.disk_usage(work).free < 1 << 16
+
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def kinds_of(stage: Stage, name: str) -> tuple[str, ...]:
@@ -289,6 +365,13 @@ def _complete(out: Path) -> Manifest | None:
         return artefacts.verify(out)
     except ArtefactError:
         return None
+
+
+def _forget_progress(work: Path) -> None:
+    """The artefact is published: of the work, only the finished artefact, its costs and the lock are kept."""
+    for path in work.iterdir():
+        if path.name not in ("out", "costs.json", "lock"):
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _forget_finished(work: Path) -> None:
@@ -330,7 +413,5 @@ def _read_costs(work: Path) -> list[dict]:
 
 
 def _write_costs(work: Path, costs: list[dict]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # a full disk must not hide the error that is already on its way
         artefacts.write_atomic(work / "costs.json", artefacts.canonical_json(costs))
-    except OSError:
-        pass  # a full disk must not hide the error that is already on its way

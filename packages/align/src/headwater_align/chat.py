@@ -1,0 +1,92 @@
+"""Command `chat`: a conversation in the terminal, streamed as it is written."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from ._contracts.errors import UsageError
+from .chat_format import ChatFormat
+from .conversation import Message
+from .engine import generation, pretrained, runtime
+
+
+def run(args: Namespace) -> None:
+    """Read lines from standard input, answer each, until /quit or the end of input. /reset forgets the history."""
+    if args.max_tokens < 1 or args.temperature < 0 or not 0 < args.top_p <= 1:
+        raise UsageError("--max-tokens must be 1 or more, --temperature 0 or more, --top-p above 0 and at most 1")
+    runtime.initialize(seed=args.seed)
+    loaded = pretrained.load(args.model)
+    chat = ChatFormat(loaded.tokenizer)
+    room = loaded.config.context - args.max_tokens
+    if room < 2:
+        raise UsageError(f"--max-tokens {args.max_tokens} leaves no room for a question in {loaded.config.context}")
+    history: list[Message] = []
+    for turn, line in enumerate(_lines()):
+        if line == "/quit":
+            break
+        if line == "/reset":
+            history = []
+            continue
+        prompt = fit(chat, args.system, [*history, {"role": "user", "content": line}], room)
+        if prompt is None:
+            print(f"(too long: with its answer a message has {loaded.config.context} tokens)", file=sys.stderr)
+            continue
+        ids = generation.stream(
+            loaded.model, prompt, max_new_tokens=args.max_tokens, temperature=args.temperature, top_p=args.top_p,
+            stop_ids=chat.stops, seed=args.seed + turn,
+        )  # fmt: skip
+        answer = ""
+        for piece in decode(loaded.tokenizer, ids):
+            print(piece, end="", flush=True)
+            answer += piece
+        print(flush=True)
+        history += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+
+
+def _lines() -> Iterator[str]:
+    """What the user types, or what a pipe brings: lines that are not empty."""
+    while True:
+        try:
+            line = input("you> ") if sys.stdin.isatty() else sys.stdin.readline()
+        except EOFError:
+            return
+        if not sys.stdin.isatty() and not line:
+            return
+        if line.strip():
+            yield line.strip()
+
+
+def fit(chat: ChatFormat, system: str, messages: list[Message], room: int) -> list[int] | None:
+    """The prompt's ids: the system message and as many of the last turns as `room` tokens hold; None: not even one.
+
+    Args:
+        messages: user and assistant in turn, the user's question last.
+    """
+    first = [{"role": "system", "content": system}] if system else []
+    for start in range(0, len(messages), 2):
+        (ids,) = chat.prompts([first + messages[start:]])
+        if len(ids) <= room:
+            return ids
+    return None
+
+
+def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Text as soon as its bytes are complete: a character that spans tokens comes whole, special tokens not at all.
+
+    Bytes that never become a character, which small models do write, come as U+FFFD, at the latest at the end.
+    """
+    stream, seen, shown = DecodeStream(skip_special_tokens=True), [], 0
+    for token in ids:
+        seen.append(token)
+        piece = stream.step(tokenizer, token)
+        if piece:
+            shown += len(piece)
+            yield piece
+    rest = tokenizer.decode(seen, skip_special_tokens=True)[shown:]
+    if rest:
+        yield rest

@@ -1,0 +1,122 @@
+"""Every parameter of every stage, with its unit, its default and where the default comes from."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ._contracts.config import Config
+
+
+class InstructionsConfig(Config):
+    """Demonstrations: which sources, how much of each, what is held out."""
+
+    sources: tuple[str, ...] = Field((), description="names of sources; empty: every source of role instructions")
+    max_rows: dict[str, int] = Field({}, description="source -> cap, conversations; the lowest hashes are kept")
+    phrasings: int = Field(2, ge=1, le=6, description="questions made from one docstring (docstring sources only)")
+    heldout_fraction: float = Field(0.1, gt=0, lt=1, description="share of distinct prompts held out")
+
+
+class PreferencesConfig(Config):
+    """Comparisons of two answers, and such as are made from demonstrations."""
+
+    sources: tuple[str, ...] = Field((), description="names of sources; empty: every source of role preferences")
+    mismatched_sources: tuple[str, ...] = Field(
+        (), description="sources of demonstrations for mismatched pairs; empty: every source of role instructions"
+    )
+    mismatched_per_prompt: int = Field(
+        0, ge=0, le=8, description="pairs a demonstration: its answer against the answer to another prompt; 0: none"
+    )
+    mismatched_candidates: int = Field(
+        8, ge=1, description="other answers drawn, of which the one nearest in length is taken, so length says nothing"
+    )
+    max_rows: dict[str, int] = Field({}, description="source of demonstrations -> cap, as in instructions")
+    phrasings: int = Field(2, ge=1, le=6, description="questions made from one docstring (docstring sources only)")
+    heldout_fraction: float = Field(0.1, gt=0, lt=1, description="share of distinct prompts held out")
+
+
+class Optimization(Config):
+    """What the training stages share."""
+
+    lr: float = Field(gt=0, description="peak learning rate of AdamW")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    decay: Literal["constant", "linear", "cosine"] = Field("cosine", description="learning rate after the warm-up")
+    final_lr_fraction: float = Field(0.1, ge=0, le=1, description="learning rate at the end, share of the peak")
+    weight_decay: float = Field(0.0, ge=0, description="decoupled weight decay of AdamW")
+    beta2: float = Field(0.98, gt=0, lt=1, description="decay of AdamW's second moment")
+    clip_norm: float = Field(1.0, gt=0, description="gradients longer than this are scaled down to it")
+
+
+class PpoOptimization(Optimization):
+    """The same with InstructGPT's choices for PPO (appendix C.4): a constant learning rate, a shorter memory."""
+
+    decay: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
+    beta2: float = Field(0.95, gt=0, lt=1, description="decay of AdamW's second moment")
+
+
+class TrainingConfig(Config):
+    """Fields that every training stage has."""
+
+    seed: int = Field(1, ge=0, description="seed of the order of rows, of fresh heads and of sampling")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="parameters and activations in training")
+    micro_batch: int = Field(8, ge=1, description="rows in one forward pass; changes memory, not the result's meaning")
+    checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints, from which a killed run goes on")
+    log_every: int = Field(10, ge=1, description="steps between progress lines")
+
+
+class SftConfig(TrainingConfig):
+    """Supervised fine-tuning. InstructGPT (appendix C.1): 16 epochs, cosine decay, dropout; here no dropout."""
+
+    optimizer: Optimization = Field(Optimization(lr=1e-5), description="AdamW and its schedule")
+    epochs: int = Field(3, ge=1, description="passes over the training rows")
+    batch_size: int = Field(32, ge=1, description="conversations a step (InstructGPT: 32)")
+    max_length: int = Field(
+        0, ge=0, description="tokens a row; longer ones are cut and counted; 0: the model's context"
+    )
+    evaluate_every: int = Field(0, ge=0, description="steps between held-out losses; 0: once an epoch")
+
+
+class RewardConfig(TrainingConfig):
+    """Reward model. InstructGPT (appendix C.2): one epoch, since more over-fits; lr 9e-6; batch of 64 prompts."""
+
+    optimizer: Optimization = Field(Optimization(lr=9e-6), description="AdamW and its schedule")
+    epochs: int = Field(1, ge=1, description="passes over the training pairs")
+    batch_size: int = Field(64, ge=1, description="pairs a step")
+    max_length: int = Field(0, ge=0, description="tokens of prompt and answer; longer are cut, counted; 0: the context")
+
+
+class PpoConfig(TrainingConfig):
+    """PPO. Constants are InstructGPT's (appendix C.4) or, where it names none, lm-human-preferences'."""
+
+    steps: int = Field(500, ge=1, description="rounds of sampling and updating (InstructGPT: 256k episodes / 512)")
+    batch_size: int = Field(512, ge=1, description="episodes a step")
+    minibatches: int = Field(8, ge=1, description="parts of a batch, each one optimiser step")
+    inner_epochs: int = Field(1, ge=1, description="passes over a batch (InstructGPT 1, lm-human-preferences 4)")
+    policy_optimizer: PpoOptimization = Field(PpoOptimization(lr=9e-6), description="AdamW of the policy")
+    value_optimizer: PpoOptimization = Field(PpoOptimization(lr=9e-6), description="AdamW of the value function")
+    max_prompt_length: int = Field(256, ge=2, description="tokens; longer prompts are left out and counted")
+    max_response_length: int = Field(128, ge=1, description="tokens an answer; without an end by then it is cut")
+    kl_coef: float = Field(0.02, ge=0, description="beta: reward lost a nat of KL from the SFT model")
+    kl_target: float | None = Field(
+        None, gt=0, description="nats an episode that the adaptive controller steers to; none: kl_coef stays"
+    )
+    kl_horizon: float = Field(10_000, gt=0, description="episodes; the controller's inertia (lm-human-preferences)")
+    kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token estimator of the KL in the reward")
+    gamma: float = Field(1.0, gt=0, le=1, description="discount of rewards")
+    lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
+    clip: float = Field(0.2, gt=0, description="the policy's probability ratio is clipped to 1 +- clip")
+    value_clip: float = Field(0.2, gt=0, description="a value moves at most so far from the old one for free")
+    missing_end_penalty: float = Field(1.0, ge=0, description="reward taken from an answer that was cut (in std's)")
+    reward_clip: float = Field(5.0, gt=0, description="scores are clipped to +- this (in std's of the reference)")
+    ptx_coef: float = Field(0.0, ge=0, description="weight of the pre-training loss in the policy's (PPO-ptx; 27.8)")
+    ptx_length: int = Field(256, ge=2, description="tokens a pre-training row")
+    ptx_rows: int = Field(8, ge=1, description="pre-training rows an optimiser step")
+    heldout_prompts: int = Field(64, ge=2, description="held-out prompts on which SFT and PPO are compared")
+    samples_per_prompt: int = Field(1, ge=1, description="answers a held-out prompt in that comparison")
+
+    @model_validator(mode="after")
+    def _whole_minibatches(self) -> PpoConfig:
+        if self.batch_size % self.minibatches:
+            raise ValueError(f"batch_size {self.batch_size} is no multiple of minibatches {self.minibatches}")
+        return self

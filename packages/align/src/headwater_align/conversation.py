@@ -1,0 +1,73 @@
+"""A conversation as data: messages with roles, and what makes one well-formed.
+
+One message is `{"role": "system" | "user" | "assistant", "content": str}`, as in OpenAI's chat format, TRL and
+transformers. A conversation to learn from opens with an optional system message, alternates user and assistant,
+and ends with the assistant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import unicodedata
+from typing import Any
+
+ROLES = ("system", "user", "assistant")
+
+Message = dict[str, str]
+
+
+class BadRow(ValueError):
+    """A record that cannot be used; the message is the reason, in words free of the record's text."""
+
+
+def check(messages: Any, last: str = "assistant") -> list[Message]:
+    """Return the messages with outer white space removed, or say why they are no conversation.
+
+    Args:
+        messages: list of {"role", "content"} mappings; other keys are dropped.
+        last: role that the last message must have.
+
+    Raises:
+        BadRow: not a list, an unknown role, a content that is no text or empty, turns out of order.
+    """
+    if not isinstance(messages, list) or not messages:
+        raise BadRow("no messages")
+    clean = []
+    for message in messages:
+        if not isinstance(message, dict) or message.get("role") not in ROLES:
+            raise BadRow("unknown role")
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise BadRow("content is not text")
+        if not content.strip():
+            raise BadRow(f"empty {message['role']} message")
+        clean.append({"role": message["role"], "content": content.strip()})
+    turns = clean[1:] if clean[0]["role"] == "system" else clean
+    for i, message in enumerate(turns):
+        if message["role"] != ("user", "assistant")[i % 2]:
+            raise BadRow("turns do not alternate between user and assistant")
+    if not turns or turns[-1]["role"] != last:
+        raise BadRow(f"does not end with the {last}")
+    return clean
+
+
+def identity(*parts: Any) -> str:
+    """16 hex digits that name a record by its content."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
+
+
+def prompt_key(messages: list[Message]) -> str:
+    """What two records share when they ask the same: every word of the first user message, case and spacing aside."""
+    first = next(m["content"] for m in messages if m["role"] == "user")
+    return " ".join(unicodedata.normalize("NFKC", first).casefold().split())
+
+
+def is_heldout(key: str, fraction: float) -> bool:
+    """Whether the records of this key are held out.
+
+    It depends on the key alone, so that records that share a prompt stay on one side, also across stages, and what a
+    small fraction holds out a larger one holds out too.
+    """
+    digest = hashlib.sha256(b"heldout\0" + key.encode()).digest()
+    return int.from_bytes(digest[:8], "big") < fraction * 2**64

@@ -1,0 +1,97 @@
+"""Stage `instructions`: sources of demonstrations -> chat messages, split into train and held-out."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+
+from ._contracts.stage import Run
+from .config import InstructionsConfig
+from .conversation import BadRow, identity, is_heldout, prompt_key
+from .overlap import ItemIndex
+from .readers import Row, Source, rows, sources_with_role, to_conversations
+
+
+def run(run: Run) -> None:
+    """Write train.jsonl, heldout.jsonl, rejects.jsonl and metrics.json."""
+    config: InstructionsConfig = run.config
+    items = ItemIndex.from_artefact(run.inputs["items"]) if "items" in run.inputs else None
+    records, rejects = [], []
+    for source in sources_with_role(run.inputs["sources"], "instructions", config.sources):
+        made, refused = demonstrations(source, config.phrasings, config.max_rows.get(source.name), items)
+        records, rejects = records + made, rejects + refused
+        run.log(f"{source.name}: {len(made)} conversations, {len(refused)} rejects")
+    split = split_by_prompt(records, config.heldout_fraction)
+    write_split(run.out, split, rejects)
+    run.write_metrics(count(split, rejects))
+
+
+def demonstrations(
+    source: Source, phrasings: int, cap: int | None = None, items: ItemIndex | None = None
+) -> tuple[list[dict], list[dict]]:
+    """(records, rejects) of one source: each record {"id", "source", "licence", "messages"}, each id once.
+
+    With a cap the `cap` lowest ids are kept: ids are hashes, so this is a sample that does not depend on the order.
+    """
+    made: dict[str, dict] = {}
+    refused = []
+    for row in rows(source):
+        try:
+            for messages in to_conversations(row.value, phrasings):
+                name = identity(messages)
+                if name in made:
+                    raise BadRow("duplicate")
+                if items is not None and items.found_in("\n".join(m["content"] for m in messages)):
+                    raise BadRow("holds a benchmark item")
+                about = {"id": name, "source": source.name, "licence": source.licence}
+                made[name] = {**about, "messages": messages}
+        except BadRow as e:
+            refused.append(reject(row, e))
+    return sorted(made.values(), key=lambda r: r["id"])[:cap], refused
+
+
+def reject(row: Row, error: BadRow) -> dict:
+    """A line of rejects.jsonl: where the row stands and why it was refused."""
+    return {"source": row.source.name, "row": row.number, "reason": str(error)}
+
+
+def split_by_prompt(records: Iterable[dict], fraction: float) -> dict[str, list[dict]]:
+    """{"train", "heldout"}, in order of id; records that ask the same are on the same side, and an id is there once."""
+    split: dict[str, dict[str, dict]] = {"train": {}, "heldout": {}}
+    for record in records:
+        key = prompt_key(record.get("messages") or record["prompt"])
+        split["heldout" if is_heldout(key, fraction) else "train"].setdefault(record["id"], record)
+    return {side: [of[name] for name in sorted(of)] for side, of in split.items()}
+
+
+def write_split(out: Path, split: dict[str, list[dict]], rejects: list[dict]) -> None:
+    """train.jsonl, heldout.jsonl and rejects.jsonl."""
+    for name, lines in {**split, "rejects": rejects}.items():
+        with open(out / f"{name}.jsonl", "w", encoding="utf-8") as f:
+            f.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+
+
+def read_split(artefact: Path, side: str) -> list[dict]:
+    """The records of train.jsonl or heldout.jsonl."""
+    with open(artefact / f"{side}.jsonl", encoding="utf-8") as f:
+        return [json.loads(line) for line in f]
+
+
+def count(split: dict[str, list[dict]], rejects: list[dict]) -> dict:
+    """Records by side and source, the realised mixture, and rejects by reason."""
+    by_source: dict[str, Counter] = defaultdict(Counter)
+    for side, records in split.items():
+        for record in records:
+            by_source[record["source"]][side] += 1
+    total = sum(len(records) for records in split.values())
+    return {
+        **{side: len(records) for side, records in split.items()},
+        "rejects": len(rejects),
+        "rejects_by_reason": dict(sorted(Counter(r["reason"] for r in rejects).items())),
+        "by_source": {
+            name: {**{side: n[side] for side in split}, "share": round(n.total() / total, 6)}
+            for name, n in sorted(by_source.items())
+        },
+    }

@@ -1,0 +1,34 @@
+"""Intervals for what is reported: a proportion's (Wilson) and a mean's (bootstrap)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95% interval of a proportion (Wilson 1927): right for small n and near 0 and 1, where p +- 1.96 se is not."""
+    if n == 0:
+        return 0.0, 1.0
+    p = successes / n
+    centre = (p + Z95**2 / (2 * n)) / (1 + Z95**2 / n)
+    half = Z95 / (1 + Z95**2 / n) * math.sqrt(p * (1 - p) / n + Z95**2 / (4 * n * n))
+    # At 0 and n the limits are 0 and 1 exactly, which rounding would miss.
+    return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
+
+
+def bootstrap_mean(values: Sequence[float], seed: int, resamples: int = 2000) -> tuple[float, float, float]:
+    """Mean and 95% percentile-bootstrap interval of independent values.
+
+    Values that share a prompt are not independent: average them over the prompt first.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    if len(x) == 0:
+        return 0.0, 0.0, 0.0
+    picks = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
+    low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
+    return float(x.mean()), float(low), float(high)

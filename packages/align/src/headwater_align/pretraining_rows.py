@@ -1,0 +1,30 @@
+"""Rows of pre-training text for PPO-ptx, from a token dataset in Megatron's format."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from megatron.core.datasets.indexed_dataset import IndexedDataset
+from torch import Tensor
+
+from . import engine  # noqa: F401  # isort: split  (before Megatron)
+from ._contracts.errors import UserError
+
+
+class PretrainingRows:
+    """Windows of consecutive tokens of train.bin, across document ends as in pre-training."""
+
+    def __init__(self, folder: Path, length: int):
+        """Open the dataset; raises UserError where it holds fewer than `length` tokens."""
+        index = IndexedDataset(str(folder / "train")).index
+        self.tokens = np.memmap(folder / "train.bin", dtype=index.dtype, mode="r")
+        self.length = length
+        if len(self.tokens) <= length:
+            raise UserError(f"{folder}: {len(self.tokens)} tokens, too few for rows of {length}; lower ptx_length")
+
+    def draw(self, rows: int, seed: int) -> Tensor:
+        """int64 [rows, length] at places that `seed` picks."""
+        starts = np.random.default_rng(seed).integers(0, len(self.tokens) - self.length, size=rows)
+        return torch.from_numpy(np.stack([self.tokens[s : s + self.length].astype(np.int64) for s in starts]))

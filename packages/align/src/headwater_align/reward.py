@@ -1,0 +1,200 @@
+"""Stage `reward`: a reward model from comparisons (InstructGPT, arXiv:2203.02155, section 3.5, eq. 1 with K = 2).
+
+It starts from the SFT model with a scalar head of zeros, so at first every answer is as good as every other. Its
+scores are then shifted and scaled so that the chosen answers of the training pairs have mean 0 and deviation 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._contracts.errors import UserError
+from ._contracts.manifest import canonical_json, write_atomic
+from ._contracts.stage import Run
+from .batching import length_buckets, pad
+from .chat_format import ChatFormat
+from .config import RewardConfig
+from .engine import Loaded, export, make_trainer, pretrained, row_limit, runtime
+from .instructions import read_split
+from .intervals import wilson
+from .reward_model import NORMALISATION, last_values
+from .training import LogRow, fit, write_jsonl
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One comparison in ids: the prompt with either answer."""
+
+    chosen: list[int]
+    rejected: list[int]
+    source: str
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer side."""
+        return max(len(self.chosen), len(self.rejected))
+
+
+@dataclass
+class Prepared:
+    """Pairs ready for training, and what became of the others."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    cut: int = 0
+    """Pairs of which a side lost its end to the length limit."""
+    rejects: list[dict] = field(default_factory=list)
+    """{"id", "reason"} of pairs whose sides the limit made equal."""
+
+
+def bradley_terry(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """-log sigmoid(chosen - rejected) of each pair [B]: the comparison's negative log-likelihood (eq. 1)."""
+    return -F.logsigmoid(chosen - rejected)
+
+
+def length_baseline(train: Sequence[int], heldout: Sequence[int]) -> float:
+    """Held-out accuracy of knowing nothing but length: "longer wins" or "shorter wins", as the training pairs say.
+
+    Args:
+        train, heldout: length of chosen less length of rejected, a number a pair; a tie counts one half.
+    """
+    sign = 1 if sum(gap > 0 for gap in train) >= sum(gap < 0 for gap in train) else -1
+    return sum(0.5 if gap == 0 else float(sign * gap > 0) for gap in heldout) / len(heldout)
+
+
+def normalisation(reference: Tensor) -> tuple[float, float]:
+    """(gain, bias) that give raw rewards [N] mean 0 and standard deviation 1.
+
+    Raises:
+        UserError: the rewards do not differ: the model learnt nothing.
+    """
+    mean, deviation = reference.double().mean().item(), reference.double().std(unbiased=False).item()
+    if not deviation > 1e-6:
+        raise UserError("the reward model gives every answer the same reward; raise lr or epochs, or add pairs")
+    return 1 / deviation, -mean / deviation
+
+
+def run(run: Run) -> None:
+    """Train, normalise, measure, and write the export, reward.json, log.jsonl, rejects.jsonl and metrics.json."""
+    config: RewardConfig = run.config
+    runtime.initialize(seed=config.seed)
+    loaded = pretrained.load(run.inputs["model"], head="scalar", dtype=pretrained.TYPES[config.dtype])
+    chat = ChatFormat(loaded.tokenizer)
+    limit = row_limit(config.max_length, loaded)
+    train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
+    if not train.pairs or not heldout.pairs:
+        raise UserError("no pair to train on or none held out; give more preferences or raise max_length")
+    run.log(f"{len(train.pairs)} pairs, {train.cut} cut at {limit} tokens, {len(train.rejects)} set aside")
+
+    lengths = [pair.longest for pair in train.pairs]
+    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
+    plan = [batch for epoch in epochs for batch in epoch]
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan))
+    held = microbatches(sorted(heldout.pairs, key=lambda pair: pair.longest), config.micro_batch, chat.pad)
+
+    def collate(numbers: Sequence[int]) -> list[dict]:
+        return microbatches([train.pairs[n] for n in numbers], config.micro_batch, chat.pad)
+
+    def evaluate() -> LogRow:
+        figures = trainer.evaluate(held, pair_loss)
+        return {"heldout_loss": figures["loss"], "heldout_accuracy": figures["accuracy"]}
+
+    log = fit(run, trainer, plan, collate, pair_loss, evaluate, len(epochs[0]))
+    export(run.out, loaded, trainer, chat, "scalar")
+    gain, bias = normalisation(last_values(loaded.model, [p.chosen for p in train.pairs], chat.pad, config.micro_batch))
+    about = {"gain": gain, "bias": bias, "reference": "chosen answers of the training pairs: mean 0, deviation 1"}
+    write_atomic(run.out / NORMALISATION, canonical_json(about))
+    write_jsonl(run.out / "log.jsonl", log)
+    write_jsonl(run.out / "rejects.jsonl", train.rejects + heldout.rejects)
+    run.write_metrics(
+        {
+            "steps": len(plan),
+            "train_pairs": len(train.pairs),
+            "heldout_pairs": len(heldout.pairs),
+            "pairs_cut": train.cut + heldout.cut,
+            "pairs_set_aside": len(train.rejects) + len(heldout.rejects),
+            "train_loss": next(row["loss"] for row in reversed(log) if "loss" in row),
+            "heldout_loss": next(row["heldout_loss"] for row in reversed(log) if "heldout_loss" in row),
+            "gain": gain,
+            "bias": bias,
+            **judge(loaded, train.pairs, heldout.pairs, chat.pad, config.micro_batch),
+        }
+    )
+
+
+def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
+    """Render both sides, cut them at `limit` tokens, count what was cut, set aside what became equal."""
+    made = Prepared()
+    sides = [chat.render([r["prompt"] + r[side] for r in records]) for side in ("chosen", "rejected")]
+    for record, chosen, rejected in zip(records, *sides, strict=True):
+        pair = Pair(chosen.ids[:limit], rejected.ids[:limit], record["source"])
+        if pair.chosen == pair.rejected:
+            made.rejects.append({"id": record["id"], "reason": "within the length limit both answers are the same"})
+            continue
+        made.cut += max(len(chosen.ids), len(rejected.ids)) > limit
+        made.pairs.append(pair)
+    return made
+
+
+def microbatches(pairs: Sequence[Pair], size: int, filler: int) -> list[dict]:
+    """Micro-batches of at most `size` pairs.
+
+    Keys: tokens int64 [2 x pairs, positions], the chosen first; last int64 [2 x pairs], each row's last position.
+    """
+    made = []
+    for start in range(0, len(pairs), size):
+        part = pairs[start : start + size]
+        rows = [pair.chosen for pair in part] + [pair.rejected for pair in part]
+        last = torch.tensor([len(row) - 1 for row in rows])
+        made.append({"tokens": pad(rows, filler, multiple=8), "last": last})
+    return made
+
+
+def pair_loss(values: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    """Loss function for the trainer: sum over pairs, number of pairs, sums of accuracy and margin.
+
+    Args:
+        values: float32 [2 x pairs, positions], the scalar head's.
+    """
+    rewards = values.gather(1, batch["last"][:, None])[:, 0]
+    chosen, rejected = rewards.chunk(2)
+    correct = (chosen > rejected).float() + 0.5 * (chosen == rejected).float()
+    count = torch.tensor(len(chosen), device=values.device)
+    return (
+        bradley_terry(chosen, rejected).sum(),
+        count,
+        {"accuracy": correct.sum(), "margin": (chosen - rejected).sum()},
+    )
+
+
+def judge(loaded: Loaded, train: list[Pair], heldout: list[Pair], filler: int, size: int) -> dict:
+    """Accuracy on held-out pairs with its 95% interval, over all and by source, beside the length-only baseline."""
+    chosen, rejected = (
+        last_values(loaded.model, [getattr(pair, side) for pair in heldout], filler, size)
+        for side in ("chosen", "rejected")
+    )
+    right = (chosen > rejected).tolist()
+
+    def among(source: str | None) -> dict:
+        def belongs(pair: Pair) -> bool:
+            return source is None or pair.source == source
+
+        hits = [hit for hit, pair in zip(right, heldout, strict=True) if belongs(pair)]
+        gaps = [[len(p.chosen) - len(p.rejected) for p in side if belongs(p)] for side in (train, heldout)]
+        low, high = wilson(sum(hits), len(hits))
+        return {
+            "pairs": len(hits),
+            "accuracy": sum(hits) / len(hits),
+            "accuracy_low": low,
+            "accuracy_high": high,
+            "length_baseline": length_baseline(*gaps),
+        }
+
+    overall = among(None)
+    del overall["pairs"]
+    sources = sorted({pair.source for pair in heldout})
+    return {**overall, "heldout_by_source": {source: among(source) for source in sources}}

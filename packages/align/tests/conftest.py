@@ -1,0 +1,187 @@
+"""Real, small inputs: the standard library's docstrings, and a sources artefact made of them."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+from headwater_align._contracts import manifest  # noqa: E402
+
+
+def stdlib_docstrings() -> list[dict]:
+    """Name, signature and docstring of functions that every Python carries."""
+    import json.decoder
+    import random
+    import shutil
+    import statistics
+    import textwrap
+
+    found = []
+    for module in (statistics, textwrap, shutil, random, json.decoder):
+        for name, thing in sorted(vars(module).items()):
+            if not name.startswith("_") and inspect.isfunction(thing) and thing.__doc__:
+                signature = str(inspect.signature(thing))
+                found.append({"name": f"{module.__name__}.{name}", "signature": signature, "doc": thing.__doc__})
+    return found
+
+
+def _make_sources(folder: Path, sources: dict[str, tuple[str, dict[str, str]]]) -> Path:
+    for name, (role, files) in sources.items():
+        (folder / name).mkdir(parents=True)
+        for file, text in files.items():
+            (folder / name / file).write_text(text)
+        about = {"name": name, "role": role, "licence": "PSF-2.0"}
+        (folder / name / "source.json").write_text(json.dumps(about))
+    manifest.write(folder, manifest.Manifest("sources", 1, "test", "0", "collect", {}))
+    return folder
+
+
+def _jsonl(rows: list) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+@pytest.fixture(scope="session")
+def make_sources():
+    """A function that writes a sources artefact to a folder from {name: (role, {file: text})}."""
+    return _make_sources
+
+
+@pytest.fixture(scope="session")
+def jsonl():
+    """A function that turns rows into the text of a JSONL file."""
+    return _jsonl
+
+
+@pytest.fixture(scope="session")
+def docstring_sources(tmp_path_factory) -> Path:
+    rows = _jsonl(stdlib_docstrings())
+    return _make_sources(
+        tmp_path_factory.mktemp("in") / "sources", {"docstrings": ("corpus", {"docstrings.jsonl": rows})}
+    )
+
+
+SPECIAL_TOKENS = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+
+
+@pytest.fixture(scope="session")
+def byte_tokenizer():
+    """A tokenizer with one token a byte and the special tokens of the chat format."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+@pytest.fixture(scope="session")
+def base_model(byte_tokenizer, tmp_path_factory) -> Path:
+    """A language model's export with fresh weights: one token a byte, 2 layers, 32 wide, context 256."""
+    import torch
+
+    from headwater_model import gpt, pretrained, runtime
+    from headwater_model.config import ModelConfig
+
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("model")
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|endoftext|>", "pad_token": "<|pad|>"}
+    (folder / "tokenizer").mkdir()
+    byte_tokenizer.save(str(folder / "tokenizer" / "tokenizer.json"))
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(names))
+    runtime.initialize(seed=1)
+    config = ModelConfig(layers=2, hidden=32, heads=2, vocab=264, context=256)
+    pretrained.save(folder / "export", gpt.build(config, seed=1), config, folder / "tokenizer", "lm")
+    manifest.write(folder / "export", manifest.Manifest("export", 1, "test", "0", "export", {}))
+    return folder / "export"
+
+
+def _run(stage: str, inputs: dict[str, Path], out: Path, *options: str, code: int = 0) -> Path:
+    from headwater_align.cli import main
+
+    given = [part for name, folder in inputs.items() for part in ("--in", f"{name}={folder}")]
+    assert main([stage, *given, "--out", str(out), "--work", f"{out}.work", *options]) == code
+    return out
+
+
+@pytest.fixture(scope="session")
+def instructions(tmp_path_factory) -> Path:
+    """Questions about numbers whose answers are letters, a's as often as b's."""
+    rows = [{"prompt": f"Number {i}?", "completion": ("a" if i % 2 else "b") * (4 + i % 5)} for i in range(120)]
+    folder = tmp_path_factory.mktemp("instructions")
+    _make_sources(folder / "sources", {"s": ("instructions", {"rows.jsonl": _jsonl(rows)})})
+    return _run("instructions", {"sources": folder / "sources"}, folder / "out", "--set", "heldout_fraction=0.25")
+
+
+@pytest.fixture(scope="session")
+def preferences(tmp_path_factory) -> Path:
+    """Comparisons that prefer answers in a's to answers in b's of any length."""
+    rows = [
+        {"prompt": f"Number {i}?", "chosen": "a" * (3 + i % 7), "rejected": "b" * (3 + 5 * i % 7)} for i in range(160)
+    ]
+    folder = tmp_path_factory.mktemp("preferences")
+    _make_sources(folder / "sources", {"s": ("preferences", {"rows.jsonl": _jsonl(rows)})})
+    return _run("preferences", {"sources": folder / "sources"}, folder / "out", "--set", "heldout_fraction=0.25")
+
+
+SFT = ["optimizer.lr=0.01", "epochs=4", "batch_size=16", "checkpoint_every=5"]
+REWARD = ["optimizer.lr=0.01", "epochs=2", "batch_size=16"]
+PPO = [
+    "batch_size=32",
+    "minibatches=2",
+    "micro_batch=16",
+    "policy_optimizer.lr=0.003",
+    "value_optimizer.lr=0.003",
+    "max_prompt_length=40",
+    "max_response_length=12",
+    "heldout_prompts=16",
+    "checkpoint_every=2",
+]
+
+
+def _set(options: list[str]) -> list[str]:
+    return [part for option in options for part in ("--set", option)]
+
+
+@pytest.fixture(scope="session")
+def sft_model(base_model, instructions, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("sft") / "out"
+    return _run("sft", {"model": base_model, "instructions": instructions}, out, *_set(SFT))
+
+
+@pytest.fixture(scope="session")
+def reward_model(sft_model, preferences, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("reward") / "out"
+    return _run("reward", {"model": sft_model, "preferences": preferences}, out, *_set(REWARD))
+
+
+@pytest.fixture(scope="session")
+def ppo_inputs(sft_model, reward_model, instructions) -> dict[str, Path]:
+    return {"policy": sft_model, "reward": reward_model, "instructions": instructions}
+
+
+@pytest.fixture(scope="session")
+def run_ppo(ppo_inputs):
+    """A function that runs the stage into FOLDER/out with more options and gives the output folder, None on failure."""
+
+    def run(folder: Path, *options: str, code: int = 0) -> Path | None:
+        out = _run("ppo", ppo_inputs, folder / "out", *_set(PPO), *options, code=code)
+        return None if code else out
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def stage_runs(base_model, instructions, ppo_inputs) -> dict[str, tuple[dict[str, Path], list[str]]]:
+    """{stage: (inputs, options)} of the stages that a test kills and resumes."""
+    return {
+        "sft": ({"model": base_model, "instructions": instructions}, _set(SFT)),
+        "ppo": (ppo_inputs, _set([*PPO, "steps=8", "kl_target=0.5"])),
+    }

@@ -1,0 +1,100 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater_align.cli import main
+from headwater_align.conversation import BadRow, check, is_heldout, prompt_key
+from headwater_align.instructions import read_split
+from headwater_align.readers import to_conversations, to_preference
+
+HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
+
+
+@pytest.mark.parametrize(
+    ("row", "user", "answer"),
+    [
+        ({"instruction": "Add.", "input": "1 and 2", "output": "3"}, "Add.\n\n1 and 2", "3"),
+        ({"instruction": "Greet.", "input": "", "output": "Hi"}, "Greet.", "Hi"),
+        ({"messages": HELLO}, "Hello", "Hi"),
+        ({"conversations": [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}]}, "Hello", "Hi"),
+        ({"inputs": "Hello", "targets": "Hi"}, "Hello", "Hi"),
+        ({"prompt": "Hello", "completion": "Hi"}, "Hello", "Hi"),
+        ({"turns": ["Hello", "Hi", "nobody answers this"]}, "Hello", "Hi"),
+    ],
+)
+def test_each_public_format_gives_the_same_messages(row, user, answer):
+    expected = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+    assert to_conversations(row) == [expected]
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ({"instruction": "Say nothing.", "output": "  "}, "empty assistant message"),
+        ({"instruction": None, "output": "x"}, "content is not text"),
+        ({"messages": [{"role": "robot", "content": "x"}]}, "unknown role"),
+        ({"conversations": [{"from": "human", "value": "Hello"}]}, "does not end with the assistant"),
+        ({"messages": [HELLO[0], HELLO[0], HELLO[1]]}, "turns do not alternate between user and assistant"),
+        ({"messages": "Hello"}, "no messages"),
+        ({"text": "Hello"}, "unknown format"),
+        (["Hello"], "not a mapping of keys"),
+        ({"name": "f", "doc": ""}, "no name or no docstring"),
+    ],
+)
+def test_a_row_that_is_no_conversation_is_refused_with_the_reason(row, reason):
+    with pytest.raises(BadRow, match=reason):
+        to_conversations(row)
+
+
+def test_a_preference_keeps_the_whole_conversation_before_the_answers():
+    turns = [{"from": "human", "value": "Hello"}, {"from": "gpt", "value": "Hi"}, {"from": "human", "value": "And?"}]
+    row = {
+        "conversations": turns,
+        "chosen": {"from": "gpt", "value": "Yes."},
+        "rejected": {"from": "gpt", "value": "No."},
+    }
+    prompt, chosen, rejected = to_preference(row)
+    assert [m["content"] for m in prompt] == ["Hello", "Hi", "And?"]
+    assert (chosen[0]["content"], rejected[0]["content"]) == ("Yes.", "No.")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "rejected", "reason"),
+    [("Yes", "Yes ", "equal"), ("Yes", "", "empty"), ("Yes", None, "not text"), (["a", "b"], "No", "not text")],
+)
+def test_a_preference_without_two_different_answers_is_refused(chosen, rejected, reason):
+    with pytest.raises(BadRow, match=reason):
+        to_preference({"prompt": "Hello?", "chosen": chosen, "rejected": rejected})
+
+
+@given(st.text(min_size=1).filter(str.strip))
+def test_case_and_spacing_do_not_make_another_prompt(text):
+    asked = check([{"role": "user", "content": text}], last="user")
+    spaced = check([{"role": "user", "content": f"  {text}\n\n"}], last="user")
+    assert prompt_key(asked) == prompt_key(spaced)
+
+
+@given(st.text(), st.floats(0.01, 0.5))
+def test_what_a_small_fraction_holds_out_a_larger_one_holds_out_too(key, fraction):
+    assert is_heldout(key, 2 * fraction) or not is_heldout(key, fraction)
+
+
+def test_the_held_out_share_is_near_the_fraction():
+    share = sum(is_heldout(str(i), 0.1) for i in range(10_000)) / 10_000
+    assert abs(share - 0.1) < 0.01
+
+
+def test_one_prompt_never_stands_on_both_sides(tmp_path, make_sources, jsonl):
+    rows = [
+        {"instruction": f"{'Question' if j else 'question'}  {i}", "output": f"{i} {j}"}
+        for i in range(99)
+        for j in (0, 1)
+    ]
+    sources = make_sources(tmp_path / "sources", {"s": ("instructions", {"a.jsonl": jsonl(rows)})})
+    assert (
+        main(["instructions", "--in", f"sources={sources}", "--out", f"{tmp_path}/o", "--work", f"{tmp_path}/w"]) == 0
+    )
+    train, heldout = (read_split(tmp_path / "o", side) for side in ("train", "heldout"))
+    assert len(train) + len(heldout) == len(rows)
+    assert heldout
+    assert not {prompt_key(r["messages"]) for r in train} & {prompt_key(r["messages"]) for r in heldout}

@@ -1,0 +1,22 @@
+import numpy as np
+import pytest
+
+from headwater_align.intervals import bootstrap_mean, wilson
+
+
+def test_wilson_gives_the_published_interval():
+    # Newcombe 1998, table I: 81 of 263
+    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)
+
+
+def test_wilson_never_leaves_zero_to_one():
+    assert wilson(0, 5)[0] == 0 and wilson(5, 5)[1] == 1 and 0 < wilson(0, 5)[1] < 1
+
+
+def test_the_bootstrap_covers_the_true_mean_about_as_often_as_it_says():
+    draw = np.random.default_rng(0)
+    hits = 0
+    for trial in range(200):
+        _, low, high = bootstrap_mean(draw.normal(2.0, 1.0, 60), seed=trial, resamples=400)
+        hits += low <= 2.0 <= high
+    assert 0.88 <= hits / 200 <= 0.99

@@ -1,0 +1,53 @@
+"""Language identification with fastText's lid.176 (Joulin et al. 2016), from weights that a source carries."""
+
+from __future__ import annotations
+
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ._contracts.errors import UserError
+from .documents import read_json
+
+
+def find_weights(sources: Path | None) -> Path | None:
+    """The fastText model among the sources of role `weights`; None where there is none."""
+    if sources is None:
+        return None
+    for folder in sorted(p for p in sources.iterdir() if (p / "source.json").exists()):
+        if read_json(folder / "source.json")["role"] == "weights":
+            found = sorted(p for p in folder.rglob("*") if p.suffix in (".ftz", ".bin"))
+            if found:
+                return found[0]
+    return None
+
+
+class LanguageIdentifier:
+    """Tells a text's language.
+
+    Raises:
+        UserError: at construction: not a fastText model, or another distribution than fasttext-numpy2-wheel
+            provides the module `fasttext` (the others fail with numpy 2).
+    """
+
+    def __init__(self, weights: Path):
+        try:
+            version("fasttext-numpy2-wheel")
+        except PackageNotFoundError:
+            raise UserError(
+                "the module fasttext is not fasttext-numpy2-wheel's: pip uninstall fasttext fasttext-wheel, "
+                "then pip install fasttext-numpy2-wheel"
+            ) from None
+        import fasttext
+
+        try:
+            self.model = fasttext.load_model(str(weights))
+        except ValueError as e:
+            raise UserError(f"{weights}: no fastText model ({e}); correct the source of role weights") from None
+
+    def __call__(self, text: str, characters: int) -> tuple[str, float]:
+        """(ISO 639 code, probability) from the first `characters` characters; ("und", 0.0) for no words."""
+        line = " ".join(text[:characters].split())
+        if not line:
+            return "und", 0.0
+        labels, probabilities = self.model.predict(line)
+        return labels[0].removeprefix("__label__"), min(float(probabilities[0]), 1.0)

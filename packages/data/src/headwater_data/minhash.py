@@ -1,0 +1,129 @@
+"""MinHash signatures and LSH bands over word shingles, and the clusters they make.
+
+Broder 1997 for MinHash; bands and rows as in Leskovec, Rajaraman and Ullman, chapter 3; FineWeb (arXiv 2406.17557,
+section 3.4) takes 5-word shingles, 14 bands of 8 rows. The permutations are datasketch's scheme `affine32`, and
+signatures equal datasketch's for the same 32-bit shingle hashes (tests/test_minhash.py); here they are computed for a
+whole block of documents at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from datasketch import MinHash
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .words import WordStream, mix64, ngram_hashes
+
+
+def shingles(stream: WordStream, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """n-word shingles of every text; a text of fewer words has one, of all its words.
+
+    Returns:
+        (shingles,) uint64 hashes, and (texts + 1,) int64 starts as in WordStream; a text without words has none.
+    """
+    hashes, positions = ngram_hashes(stream, n)
+    owner = np.searchsorted(stream.starts, positions, side="right") - 1
+    lengths = np.diff(stream.starts)
+    short = np.flatnonzero((lengths > 0) & (lengths < n))
+    if len(short):
+        whole = np.array([_whole(stream.hashes[stream.starts[i] : stream.starts[i + 1]]) for i in short], np.uint64)
+        hashes, owner = np.concatenate((hashes, whole)), np.concatenate((owner, short))
+        order = np.argsort(owner, kind="stable")
+        hashes, owner = hashes[order], owner[order]
+    starts = np.searchsorted(owner, np.arange(len(stream.starts)))
+    return hashes, starts.astype(np.int64)
+
+
+def _whole(words: np.ndarray) -> np.uint64:
+    total = np.uint64(len(words))
+    with np.errstate(over="ignore"):
+        for word in words:
+            total = total * np.uint64(0x9E3779B97F4A7C15) + word
+    return np.uint64(mix64(np.array([total], np.uint64))[0])
+
+
+def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int, seed: int) -> np.ndarray:
+    """MinHash signatures, (texts, permutations) uint32; a text without shingles has all ones.
+
+    Args:
+        hashes: (shingles,) uint64; the low 32 bits count.
+        starts: (texts + 1,) int64.
+    """
+    a, b = MinHash(num_perm=permutations, seed=seed, scheme="affine32").permutations
+    texts = len(starts) - 1
+    result = np.full((texts, permutations), np.uint32(0xFFFFFFFF), np.uint32)
+    filled = np.flatnonzero(np.diff(starts) > 0)
+    if not len(filled):
+        return result
+    mixed = _mix32(hashes.astype(np.uint32))
+    offsets = starts[filled]  # reduceat runs from one filled text to the next: the empty ones between are void
+    permuted = np.empty_like(mixed)
+    for k in range(permutations):
+        np.multiply(mixed, a[k], out=permuted)
+        permuted += b[k]
+        result[filled, k] = np.minimum.reduceat(permuted, offsets)
+    return result
+
+
+def _mix32(values: np.ndarray) -> np.ndarray:
+    """MurmurHash3's 32-bit finaliser, as datasketch applies it before the permutations."""
+    h = values.copy()
+    h ^= h >> np.uint32(16)
+    h *= np.uint32(0x85EBCA6B)
+    h ^= h >> np.uint32(13)
+    h *= np.uint32(0xC2B2AE35)
+    return h ^ (h >> np.uint32(16))
+
+
+def band_keys(signature: np.ndarray, bands: int, rows: int) -> np.ndarray:
+    """One 64-bit key a band: (texts, bands * rows) uint32 -> (texts, bands) uint64."""
+    total = np.zeros((len(signature), bands), np.uint64)
+    with np.errstate(over="ignore"):
+        for row in range(rows):
+            total = total * np.uint64(0x100000001B3) + signature[:, row::rows][:, :bands].astype(np.uint64) + np.uint64(1)
+    return mix64(total)
+
+
+def candidate_pairs(keys: np.ndarray, eligible: np.ndarray) -> np.ndarray:
+    """Pairs of texts that share a band: (pairs, 2) int64, each pair once, smaller index first.
+
+    Of a bucket, each member is paired with the first and with the one before it: enough to connect it, without the
+    square of its size.
+
+    Args:
+        keys: (texts, bands) uint64.
+        eligible: (texts,) bool; the others are in no bucket.
+    """
+    index = np.flatnonzero(eligible)
+    found = []
+    for band in range(keys.shape[1]):
+        column = keys[index, band]
+        order = np.argsort(column, kind="stable")
+        column = column[order]
+        new = np.concatenate(([True], column[1:] != column[:-1]))
+        first = np.maximum.accumulate(np.where(new, np.arange(len(column)), 0))
+        members = np.flatnonzero(~new)
+        found += [(index[order[first[members]]], index[order[members]])]
+        found += [(index[order[members - 1]], index[order[members]])]
+    pairs = np.array([np.concatenate(side) for side in zip(*found, strict=True)], np.int64).T if found else None
+    return np.unique(pairs, axis=0) if pairs is not None and len(pairs) else np.zeros((0, 2), np.int64)
+
+
+def jaccard(a: np.ndarray, b: np.ndarray) -> float:
+    """True Jaccard similarity of two sorted arrays of distinct hashes."""
+    shared = len(np.intersect1d(a, b, assume_unique=True))
+    union = len(a) + len(b) - shared
+    return shared / union if union else 1.0
+
+
+def clusters(count: int, pairs: np.ndarray) -> np.ndarray:
+    """Connected components: (count,) labels, the smallest index of each component's members.
+
+    Args:
+        pairs: (pairs, 2) int64.
+    """
+    graph = coo_array((np.ones(len(pairs), np.int8), (pairs[:, 0], pairs[:, 1])), shape=(count, count))
+    _, labels = connected_components(graph, directed=False)
+    _, first = np.unique(labels, return_index=True)
+    return first[labels]

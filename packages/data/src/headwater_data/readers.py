@@ -1,0 +1,299 @@
+"""Readers: the files of one source to raw documents, or to a reason why a record can't be read.
+
+A reader is a generator over one shard, that is the records `start` to `stop` of a source. It never raises for a
+malformed record: that is yielded as `Malformed`, and its neighbours go on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import struct
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from urllib.parse import quote
+
+import yaml
+
+from .config import ExtractConfig
+from .html import decode, main_text
+from .pack import TAR, WARC
+
+
+@dataclass(frozen=True)
+class Raw:
+    """One document as read."""
+
+    key: str
+    """Names it within its source, stable from version to version where the source allows."""
+    text: str
+    url: str = ""
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Malformed:
+    """One record that could not be read."""
+
+    key: str
+    rule: str
+    detail: str
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One shard of a source: records start <= i < stop."""
+
+    folder: Path
+    source: dict
+    """The source's source.json."""
+    start: int
+    stop: int
+    config: ExtractConfig
+
+
+Record = Raw | Malformed
+
+
+def read_html(shard: Slice) -> Iterator[Record]:
+    """Main text of the HTML responses of a WARC file."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    path = shard.folder / WARC
+    with open(path, "rb") as f:
+        records = ArchiveIterator(f, record_types=WarcRecordType.response, parse_http=False)
+        position = -1
+        try:
+            for position, record in enumerate(records):
+                if position >= shard.stop:
+                    break
+                if position >= shard.start:
+                    yield _page(record, f"{position:06d}", shard)
+        except (OSError, ValueError) as e:  # a truncated or damaged archive: what lies before it counts
+            yield Malformed(f"record-{position + 1}", "truncated_warc", str(e))
+
+
+def _page(record, key: str, shard: Slice) -> Record:  # record: fastwarc's WarcRecord
+    url = record.headers.get("WARC-Target-URI") or ""
+    try:
+        record.parse_http()
+        if record.content_length > shard.config.max_page_bytes:
+            return Malformed(key, "page_too_large", f"{record.content_length} bytes")
+        kind = (record.http_content_type or "text/html").lower()
+        if "html" not in kind:
+            return Malformed(key, "not_html", kind)
+        html = decode(record.reader.read(), record.http_charset)
+        text, title = main_text(html)
+    except (ValueError, OSError, LookupError, UnicodeError, RuntimeError) as e:
+        return Malformed(key, "unreadable_page", type(e).__name__)
+    return Raw(key, text, url, {"title": title} if title else {})
+
+
+def read_text(shard: Slice) -> Iterator[Record]:
+    """Plain text files, one work a file."""
+    for path, data in _tar_slice(shard):
+        text = _utf8(data)
+        yield Raw(path, text, _url(shard, path)) if text is not None else Malformed(path, "not_utf8", f"{len(data)} bytes")
+
+
+_MD_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
+_MD_RULE = re.compile(r"^\s*(?:[-*_]\s*){3,}$", re.M)
+
+
+def read_markdown(shard: Slice) -> Iterator[Record]:
+    """Markdown files; links keep their words and lose their targets, rules go, the rest stays as written."""
+    for record in read_text(shard):
+        if isinstance(record, Raw):
+            text = _MD_RULE.sub("", _MD_LINK.sub(r"\1", record.text))
+            record = Raw(record.key, text, record.url, record.meta)
+        yield record
+
+
+def read_code(shard: Slice) -> Iterator[Record]:
+    """Source files, one document a file, never split."""
+    for record in read_text(shard):
+        if isinstance(record, Raw):
+            record = Raw(record.key, record.text, record.url, {"path": record.key, "whole": True})
+        yield record
+
+
+def read_dialogue(shard: Slice) -> Iterator[Record]:
+    """YAML conversations (`conversations:` a list of lists of turns), one document a file, turns as lines."""
+    for path, data in _tar_slice(shard):
+        try:
+            content = yaml.load(data, Loader=yaml.CSafeLoader)
+            conversations = content["conversations"]
+        except (yaml.YAMLError, UnicodeError, TypeError, KeyError) as e:
+            yield Malformed(path, "not_a_dialogue", type(e).__name__)
+            continue
+        texts, bad = [], 0
+        for turns in conversations:
+            lines = [str(turn).strip() for turn in turns] if isinstance(turns, list) else []
+            if len(lines) < 2 or not all(lines):
+                bad += 1
+                yield Malformed(f"{path}#{len(texts) + bad}", "not_a_dialogue", "fewer than two turns")
+                continue
+            texts.append("\n".join(f"- {line}" for line in lines))
+        yield Raw(path, "\n\n".join(texts), _url(shard, path), {"conversations": len(texts)})
+
+
+_DICT_DIGITS = {c: i for i, c in enumerate("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")}
+_DICT_TAGS = re.compile(r"^\s*\[(?:1913 Webster|Webster 1913 Suppl\.|PJC|WordNet 1\.5|.{0,12}\+PJC)\]\s*$", re.M)
+
+
+def read_dictd(shard: Slice) -> Iterator[Record]:
+    """dictd databases (`NAME.index`, `NAME.dict.dz`): consecutive entries together, as one document each group.
+
+    The index (RFC 2229's reference server: headword, offset and length in base 64) says where an entry lies; several
+    headwords may share one. Groups are cut at `entry_group_characters`; a record of the source is a file.
+    """
+    limit = shard.config.entry_group_characters
+    for index in sorted(shard.folder.rglob("*.index")):
+        name = index.stem
+        try:
+            data = gzip.decompress((index.parent / f"{name}.dict.dz").read_bytes())
+        except (OSError, EOFError, zlib.error) as e:
+            yield Malformed(name, "unreadable_dictionary", type(e).__name__)
+            continue
+        group: list[str] = []
+        size = first = 0
+        for number, (start, length) in enumerate(_dict_entries(index, len(data))):
+            text = data[start : start + length].decode("utf-8", "replace")
+            text = _DICT_TAGS.sub("", text).strip()
+            if size + len(text) > limit and group:
+                yield Raw(f"{name}#{first:06d}", "\n\n".join(group), "", {"entries": len(group)})
+                group, size, first = [], 0, number
+            group.append(text)
+            size += len(text)
+        if group:
+            yield Raw(f"{name}#{first:06d}", "\n\n".join(group), "", {"entries": len(group)})
+
+
+def _dict_entries(index: Path, size: int) -> list[tuple[int, int]]:
+    """(offset, length) of each distinct entry, in the order of the file; headers (00-database-...) left out."""
+    found = set()
+    for line in index.read_text("utf-8", "replace").splitlines():
+        fields = line.split("\t")
+        if len(fields) < 3 or fields[0].startswith("00-database") or fields[0].startswith("00database"):
+            continue
+        try:
+            start, length = (_base64_number(f) for f in fields[1:3])
+        except KeyError:
+            continue
+        if start + length <= size:
+            found.add((start, length))
+    return sorted(found)
+
+
+def _base64_number(digits: str) -> int:
+    value = 0
+    for c in digits:
+        value = value * 64 + _DICT_DIGITS[c]
+    return value
+
+
+_R_STRING = re.compile(rb"\x00[\x00\x04\x08]\x00\x09(....)", re.S)
+
+
+def read_r_text(shard: Slice) -> Iterator[Record]:
+    """Character vectors of an R package's lazy-load database (`*.rdb`): each vector one work, elements as lines.
+
+    The file is a sequence of [4-byte big-endian length][zlib stream of R's XDR serialisation]; strings are CHARSXP
+    records (type 9 with encoding flags, then a length).
+    """
+    for path in sorted(shard.folder.rglob("*.rdb")):
+        data, offset, number = path.read_bytes(), 0, 0
+        while offset + 4 <= len(data):
+            unpacker = zlib.decompressobj()
+            try:
+                blob = unpacker.decompress(data[offset + 4 :])
+            except zlib.error:
+                yield Malformed(f"{path.name}#{number}", "unreadable_r_data", f"at byte {offset}")
+                break
+            offset = len(data) - len(unpacker.unused_data)
+            lines = _r_strings(blob)
+            if len(lines) > 100:  # the package's other objects (names, attributes) are short vectors
+                yield Raw(f"{path.name}#{number}", "\n".join(lines))
+            number += 1
+
+
+def _r_strings(blob: bytes) -> list[str]:
+    lines, at = [], 0
+    while found := _R_STRING.search(blob, at):
+        (length,) = struct.unpack(">i", found[1])
+        end = found.end() + max(length, 0)
+        if 0 <= length <= len(blob) - found.end():
+            lines.append(blob[found.end() : end].decode("utf-8", "replace"))
+            at = end
+        else:
+            at = found.start() + 1
+    return lines
+
+
+def read_jsonl(shard: Slice) -> Iterator[Record]:
+    """JSON lines; the text lies in the source's `text_field`."""
+    name = shard.source["text_field"]
+    for key, line in _lines(shard):
+        try:
+            text = json.loads(line)[name]
+        except (ValueError, KeyError, TypeError) as e:
+            yield Malformed(key, "not_a_json_record", type(e).__name__, line[:1000])
+            continue
+        yield Raw(key, text) if isinstance(text, str) else Malformed(key, "not_a_json_record", type(text).__name__)
+
+
+def read_lines(shard: Slice) -> Iterator[Record]:
+    """Plain text, one document a line."""
+    for key, line in _lines(shard):
+        yield Raw(key, line)
+
+
+def _lines(shard: Slice) -> Iterator[tuple[str, str]]:
+    for path in sorted(p for p in shard.folder.rglob("*") if p.is_file() and p.name != "source.json"):
+        with open(path, encoding="utf-8", errors="replace", newline="\n") as f:
+            for number, line in enumerate(f):
+                if line.strip():
+                    yield f"{path.relative_to(shard.folder).as_posix()}#{number:06d}", line.rstrip("\r\n")
+
+
+def _tar_slice(shard: Slice) -> Iterator[tuple[str, bytes]]:
+    with tarfile.open(shard.folder / TAR, "r|gz") as archive:
+        for info in islice(archive, shard.start, shard.stop):
+            content = archive.extractfile(info)
+            if content is not None:
+                yield info.name, content.read()
+
+
+def _utf8(data: bytes) -> str | None:
+    """UTF-8, else what detection says; None for what is no text (a NUL in it, or undecodable)."""
+    if b"\0" in data[:4096]:
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return decode(data, None)
+
+
+def _url(shard: Slice, path: str) -> str:
+    return shard.source.get("base_url", "") + quote(path)
+
+
+READERS: dict[str, Callable[[Slice], Iterator[Record]]] = {
+    "html": read_html,
+    "text": read_text,
+    "markdown": read_markdown,
+    "code": read_code,
+    "dialogue": read_dialogue,
+    "dictd": read_dictd,
+    "r-text": read_r_text,
+    "jsonl": read_jsonl,
+    "lines": read_lines,
+}
+SLICED = frozenset({"html", "text", "markdown", "code", "dialogue"})
+"""Readers that can start in the middle of their source; the others take it whole, as one shard."""

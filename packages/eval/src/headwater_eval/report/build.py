@@ -1,0 +1,63 @@
+"""The stage: artefacts in, index.html and report.md out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from .._contracts.manifest import write_atomic
+from .._contracts.stage import Run
+from . import alignment, data, overview, provenance, scores, training
+from .config import ReportConfig
+from .document import Section
+from .inputs import Lineage, load
+from .render import html, markdown
+
+
+def report(run: Run) -> None:
+    """Write the page and its Markdown twin into `run.out`."""
+    config: ReportConfig = run.config
+    lineage = load(run.inputs, run.manifests, run.stage.reads, Path(config.records))
+    sections = chapters(lineage, config)
+    told = subtitle(lineage)
+    write_atomic(run.out / "index.html", html(config.title, told, sections))
+    write_atomic(run.out / "report.md", markdown(config.title, told, sections))
+    missing = overview.shortfalls(lineage)
+    run.write_metrics({"artefacts": len(lineage.artefacts), "chapters": len(sections), "shortfalls": len(missing)})
+    for sentence in missing:
+        run.log(sentence)
+    run.log(f"{len(sections)} chapters on {len(lineage.artefacts)} artefacts")
+
+
+def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
+    """Every chapter that has something to say, in reading order."""
+    found = [
+        overview.summary(lineage),
+        data.sources(lineage),
+        data.items(lineage),
+        data.funnel(lineage),
+        data.removed(lineage, config),
+        training.tokenizer(lineage),
+        training.plan(lineage),
+        training.pretraining(lineage),
+        scores.heldout_text(lineage),
+        scores.benchmarks(lineage),
+        scores.bias(lineage),
+        alignment.tuning_data(lineage),
+        alignment.tuning(lineage, "sft", "sft", "Supervised fine-tuning", "The base model, trained on demonstrations."),
+        alignment.tuning(
+            lineage, "reward", "reward", "Reward model", "The SFT model with a scalar head, trained on comparisons."
+        ),
+        alignment.ppo(lineage, config),
+        alignment.completions(lineage, config),
+        provenance.lineage_graph(lineage),
+        provenance.costs(lineage),
+        provenance.licences(lineage),
+        provenance.parameters(lineage),
+    ]
+    return [section for section in found if section is not None]
+
+
+def subtitle(lineage: Lineage) -> str:
+    """The packages and versions that made the artefacts, in the data's order."""
+    made = dict.fromkeys(f"{a.manifest.package} {a.manifest.version}" for a in lineage.artefacts.values())
+    return ", ".join(made) or "no artefact at hand"

@@ -1,0 +1,161 @@
+"""The first chapter: the figures that matter, and plainly what is missing, stale or worse than it should be."""
+
+from __future__ import annotations
+
+from .data import composition
+from .document import Block, Fact, Facts, Notice, Section, Text
+from .inputs import Lineage
+from .lineage import made_from
+from .scores import of_models
+from .tables import dig
+from .training import parameters, untrained_bits
+from .units import count, finite, fixed, percent, seconds, short_count, signed, size
+
+
+def summary(lineage: Lineage) -> Section:
+    """Headline figures and findings."""
+    facts = [*_data(lineage), *_model(lineage), *_scores(lineage), *_alignment(lineage), *_cost(lineage)]
+    blocks: list[Block] = [Facts(facts)] if facts else [Text("No figure is at hand.")]
+    blocks += [Text(sentence) for sentence in good_news(lineage)]
+    blocks += [Notice(sentence) for sentence in shortfalls(lineage)]
+    return Section("summary", "Summary", blocks)
+
+
+def good_news(lineage: Lineage) -> list[str]:
+    """Comparisons that came out as they should, as sentences with their numbers."""
+    return [sentence for well, sentence in _comparisons(lineage) if well]
+
+
+def shortfalls(lineage: Lineage) -> list[str]:
+    """What is missing, stale, or worse than the baseline."""
+    found = [sentence for well, sentence in _comparisons(lineage) if not well]
+    if lineage.absent:
+        found.append(f"Not in this report, since the stage was not given them: {', '.join(lineage.absent)}.")
+    stale = []
+    for name, inputs in made_from(lineage).items():
+        others = [given for given, maker in inputs.items() if maker is None and _at_hand(lineage, name, given)]
+        stale += [f"{name} (from another {', '.join(others)})"] if others else []
+    if stale:
+        found.append(f"Made from another version of an input than the one shown here: {', '.join(stale)}.")
+    if not lineage.records:
+        found.append("No run records were found, so times and memory are left out (parameter records).")
+    found += lineage.faults
+    return found
+
+
+def _at_hand(lineage: Lineage, name: str, given: str) -> bool:
+    """Whether this report shows what another stage calls `given`: the same name, or the only one of its kind."""
+    digest = lineage.artefacts[name].manifest.inputs[given]
+    return lineage[given] is not None or (not lineage.absent and lineage.maker(digest) is None)
+
+
+def _comparisons(lineage: Lineage) -> list[tuple[bool, str]]:
+    """(whether it came out as it should, the sentence)."""
+    compared = (_against_untrained, _against_compressor, _reward_accuracy, _reward_gain)
+    return [found for compare in compared if (found := compare(lineage)) is not None]
+
+
+def _against_untrained(lineage: Lineage) -> tuple[bool, str] | None:
+    before, after = untrained_bits(lineage), dig(of_models(lineage), "base", "heldout", "value")
+    if not finite(before) or not finite(after):
+        return None
+    told = f"Pre-training took held-out text from {fixed(before)} to {fixed(after)} bits per byte."
+    return after < before, told
+
+
+def _against_compressor(lineage: Lineage) -> tuple[bool, str] | None:
+    model, other = dig(of_models(lineage), "base", "heldout") or {}, lineage.metrics("compressor").get("heldout") or {}
+    ours, theirs, name = model.get("value"), other.get("value"), other.get("compressor", "compressor")
+    if not finite(ours) or not finite(theirs):
+        return None
+    compared = f"{fixed(ours)} bits per byte against {fixed(theirs)} of {name}"
+    seen = model.get("heldout_bytes"), other.get("heldout_bytes")
+    if seen[0] != seen[1]:
+        compared += f" (the model on {size(seen[0])} of the held-out text, the compressor on {size(seen[1])})"
+    if ours < theirs:
+        return True, f"The base model predicts held-out text better than the compressor: {compared}."
+    return False, f"The base model predicts held-out text no better than the compressor: {compared}."
+
+
+def _reward_accuracy(lineage: Lineage) -> tuple[bool, str] | None:
+    m = lineage.metrics("reward")
+    if not all(finite(m.get(key)) for key in ("accuracy", "accuracy_low", "accuracy_high", "length_baseline")):
+        return None
+    told = f"The reward model prefers the preferred answer in {percent(m['accuracy'])} of held-out pairs "
+    told += f"[{percent(m['accuracy_low'])}, {percent(m['accuracy_high'])}]; "
+    told += f"length alone tells {percent(m['length_baseline'])}"
+    well = m["accuracy_low"] > max(0.5, m["length_baseline"])
+    return well, told + ("." if well else ", so it is not shown to judge anything but length.")
+
+
+def _reward_gain(lineage: Lineage) -> tuple[bool, str] | None:
+    m = lineage.metrics("ppo")
+    if not all(finite(m.get(key)) for key in ("sft_reward", "ppo_reward", "reward_gain")):
+        return None
+    told = f"On held-out prompts the reward model gives SFT {fixed(m['sft_reward'])} and PPO {fixed(m['ppo_reward'])}, "
+    told += f"a difference of {signed(m['reward_gain'])}"
+    low, high = m.get("reward_gain_low"), m.get("reward_gain_high")
+    told += f" [{fixed(low)}, {fixed(high)}]" if finite(low) and finite(high) else ""
+    if m["reward_gain"] <= 0:
+        return False, f"{told}: PPO did not raise it."
+    if finite(low) and low <= 0:
+        return False, f"{told}: the interval holds zero, so this is no proven gain."
+    return True, f"{told}."
+
+
+def _data(lineage: Lineage) -> list[Fact]:
+    facts = []
+    if lineage["corpus"] is not None:
+        shape = composition(lineage["corpus"])
+        facts.append(Fact("Corpus", size(shape["bytes"].sum()), f"{count(shape['documents'].sum())} documents"))
+    tokens = dig(lineage.metrics("tokens"), "train", "tokens")
+    if finite(tokens):
+        vocabulary = lineage.metrics("tokenizer").get("vocabulary")
+        facts.append(Fact("Training tokens", short_count(tokens), f"vocabulary {count(vocabulary)}"))
+    return facts
+
+
+def _model(lineage: Lineage) -> list[Fact]:
+    facts = []
+    size_of_model = parameters(lineage)
+    if size_of_model:
+        facts.append(Fact("Parameters", short_count(size_of_model), "embeddings included"))
+    base = dig(of_models(lineage), "base", "heldout", "value")
+    best = lineage.metrics("compressor").get("heldout") or {}
+    if finite(base):
+        facts.append(Fact("Bits per byte, base", fixed(base), "held-out text"))
+    if finite(best.get("value")):
+        facts.append(
+            Fact(f"Bits per byte, {best.get('compressor', 'compressor')}", fixed(best["value"]), "the same text")
+        )
+    before = untrained_bits(lineage)
+    if finite(before):
+        facts.append(Fact("Bits per byte, untrained", fixed(before), "before the first step"))
+    return facts
+
+
+def _scores(lineage: Lineage) -> list[Fact]:
+    facts = []
+    for name, metrics in of_models(lineage).items():
+        average = metrics.get("average") or {}
+        if finite(average.get("value")):
+            facts.append(
+                Fact(f"Benchmarks, {name}", percent(average["value"]), f"chance {percent(average.get('chance'))}")
+            )
+    return facts
+
+
+def _alignment(lineage: Lineage) -> list[Fact]:
+    m = lineage.metrics("ppo")
+    if not finite(m.get("sft_reward")) or not finite(m.get("ppo_reward")):
+        return []
+    told = f"{fixed(m['sft_reward'], 2)} \N{RIGHTWARDS ARROW} {fixed(m['ppo_reward'], 2)}"
+    return [Fact("Reward, SFT to PPO", told, "held-out prompts")]
+
+
+def _cost(lineage: Lineage) -> list[Fact]:
+    if not lineage.records:
+        return []
+    wall = sum(r.wall_s for r in lineage.records)
+    peak = max(r.peak_rss_mb for r in lineage.records)
+    return [Fact("Wall time", seconds(wall), f"{len(lineage.records)} stages, peak {count(peak)} MB")]

@@ -1,0 +1,192 @@
+"""Chapters on scores: benchmarks, bias and held-out text of each model side by side, and the compressors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from markupsafe import Markup
+
+from .chart import Interval, dots
+from .document import Block, Details, Figure, Notice, Section, Table, Text
+from .inputs import Json, Lineage
+from .units import NONE, count, finite, fixed, percent, size
+
+# The models of a lineage, in the order in which they were made, and what readers call them.
+MODELS = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+
+
+def of_models(lineage: Lineage) -> dict[str, Json]:
+    """Reader's name of each scored model -> its metrics.json."""
+    return {
+        told: artefact.metrics for name, told in MODELS.items() if (artefact := lineage[f"results-{name}"]) is not None
+    }
+
+
+def rows_of(metrics: Json, kind: str) -> dict[str, Json]:
+    """The scores of one kind: choice, bias, text or average."""
+    return {key: row for key, row in metrics.items() if isinstance(row, dict) and row.get("kind") == kind}
+
+
+def benchmarks(lineage: Lineage) -> Section | None:
+    """Multiple choice against chance."""
+    models = of_models(lineage)
+    keys = _keys(models, "choice")
+    if not keys:
+        return None
+    headline = [key for key in keys if ":" not in key]
+    average = _keys(models, "average")
+    shown = [*headline, *average]
+    section = Section("benchmarks", "Benchmarks")
+    section.blocks.append(
+        Text(
+            "Zero-shot multiple choice by log-likelihood, the same items and prompts for every model. Whiskers and "
+            "brackets are 95% intervals; the dashed line marks what guessing scores."
+        )
+    )
+    section.blocks.append(
+        Figure(
+            "Share of items answered right. A dot whose whisker crosses the dashed line is not shown to beat chance.",
+            lambda width: _dots(width, "benchmark scores", models, shown, "share of items right"),
+        )
+    )
+    section.blocks.append(_table("Scores by benchmark", models, shown))
+    section.blocks += _verdicts(models, headline)
+    others = [key for key in keys if ":" in key]
+    if others:
+        section.blocks.append(Details("Other metrics of the same items", [_table("Other metrics", models, others)]))
+    return section
+
+
+def bias(lineage: Lineage) -> Section | None:
+    """Preference for stereotypes, by direction and category."""
+    models = of_models(lineage)
+    keys = _keys(models, "bias")
+    if not keys:
+        return None
+    told = (
+        "Share of sentence pairs of which the model finds the more stereotyping one likelier; one half is no "
+        "preference. The two directions stand apart: in stereo pairs the sentence follows a stereotype, in "
+        "antistereo pairs it goes against one. A model that knows little scores near one half for want of "
+        "knowledge, which is no proof of fairness."
+    )
+    picture = Figure(
+        "Share of pairs with the more stereotyping sentence preferred; the dashed line is no preference.",
+        lambda width: _dots(width, "bias", models, keys, "share of pairs"),
+    )
+    return Section("bias", "Bias", [Text(told), picture, _table("Bias by direction and category", models, keys)])
+
+
+def heldout_text(lineage: Lineage) -> Section | None:
+    """Bits per byte of held-out documents, beside compressors that read the same training text."""
+    models = of_models(lineage)
+    keys = _keys(models, "text")
+    compressors = lineage.metrics("compressor")
+    plain = {key: row for key, row in rows_of(compressors, "text").items() if key != "heldout"}
+    if not keys and not plain:
+        return None
+    section = Section("heldout", "Held-out text")
+    section.blocks.append(
+        Text(
+            "Bits that a model needs for each byte of documents that it never saw; less is better. A model's figure "
+            "is its negative log2-likelihood over the UTF-8 bytes, intervals by bootstrap over documents. A "
+            "compressor's is by how much the held-out text, appended to the training text, lengthens its output."
+        )
+    )
+    if plain:
+        ranked = sorted(plain.items(), key=lambda item: item[1].get("value") or 0)
+        rows = [*_model_rows(models), *(_text_row(name, row, fixed(row.get("value"), 4)) for name, row in ranked)]
+        columns = ("model or compressor", "#bits per byte", "#training text read", "#held-out text", "#documents")
+        section.blocks.append(Table("Models and compressors", columns, rows))
+    if len(keys) > 1:
+        section.blocks.append(
+            Figure(
+                "Bits per byte by source; the table below has the numbers.",
+                lambda width: _dots(width, "held-out bits per byte", models, keys, "bits per byte"),
+            )
+        )
+    if keys:
+        section.blocks.append(_table("Bits per byte by source", models, keys, lambda v: fixed(v, 3)))
+    return section
+
+
+def _model_rows(models: Mapping[str, Json]) -> list[tuple[str, ...]]:
+    rows = []
+    for name, metrics in models.items():
+        row = metrics.get("heldout")
+        if row:
+            value = f"{fixed(row.get('value'), 4)} [{fixed(row.get('low'), 3)}, {fixed(row.get('high'), 3)}]"
+            rows.append(_text_row(name, row, value))
+    return rows
+
+
+def _text_row(name: str, row: Json, value: str) -> tuple[str, ...]:
+    return name, value, size(row.get("train_bytes")), size(row.get("heldout_bytes")), count(row.get("n"))
+
+
+def _verdicts(models: Mapping[str, Json], keys: Sequence[str]) -> list[Block]:
+    """In words: how many benchmarks each model is shown to beat chance on, and what tuning changed."""
+    blocks: list[Block] = []
+    for name, metrics in models.items():
+        scored = [metrics[key] for key in keys if key in metrics and finite(metrics[key].get("chance"))]
+        above = [row for row in scored if finite(row.get("low")) and row["low"] > row["chance"]]
+        if scored and not above:
+            blocks.append(Notice(f"{name}: no benchmark's interval lies above chance; these scores show no skill."))
+        elif scored:
+            blocks.append(Text(f"{name}: {len(above)} of {len(scored)} benchmarks with an interval above chance."))
+    return blocks
+
+
+def _keys(models: Mapping[str, Json], kind: str) -> list[str]:
+    return list(dict.fromkeys(key for metrics in models.values() for key in sorted(rows_of(metrics, kind))))
+
+
+def _dots(width: int, title: str, models: Mapping[str, Json], keys: Sequence[str], x_label: str) -> Markup:
+    rows = []
+    for key in keys:
+        found = [metrics.get(key) for metrics in models.values()]
+        chance = next((row["chance"] for row in found if row and finite(row.get("chance"))), None)
+        rows.append((_told(key), [_interval(row) for row in found], chance))
+    return dots(width, title, list(models), rows, x_label)
+
+
+def _told(key: str) -> str:
+    """TASK:PART as a reader reads it."""
+    if key == "heldout":
+        return "all held-out text"
+    return key.removeprefix("heldout:").replace(":", ", ")
+
+
+def _interval(row: Json | None) -> Interval | None:
+    if row is None or not finite(row.get("value")):
+        return None
+    value = row["value"]
+    low, high = row.get("low"), row.get("high")
+    return Interval(value, low if finite(low) else value, high if finite(high) else value)
+
+
+def _table(
+    caption: str, models: Mapping[str, Json], keys: Sequence[str], show: Callable[[float | None], str] = percent
+) -> Table:
+    """A row a score, a column a model; what is the same or absent in all rows has no column."""
+    found = {key: [metrics.get(key) or {} for metrics in models.values()] for key in keys}
+    some = {key: next(row for row in rows if row) for key, rows in found.items()}
+    with_metric = len({row.get("metric") for row in some.values()}) > 1
+    with_chance = any(finite(row.get("chance")) for row in some.values())
+    rows = []
+    for key in keys:
+        about = [_told(key)]
+        about += [str(some[key].get("metric", ""))] if with_metric else []
+        about += [count(some[key].get("n"))]
+        about += [show(some[key].get("chance"))] if with_chance else []
+        rows.append((*about, *(_with_interval(row, show) for row in found[key])))
+    heads = ["score", *["metric"] * with_metric, "#n", *["#chance"] * with_chance, *(f"#{model}" for model in models)]
+    return Table(caption, heads, rows)
+
+
+def _with_interval(row: Json, show: Callable[[float | None], str]) -> str:
+    if not row:
+        return NONE
+    value = show(row.get("value"))
+    if not (finite(row.get("low")) and finite(row.get("high"))):
+        return value
+    return f"{value} [{show(row['low']).removesuffix('%')}, {show(row['high']).removesuffix('%')}]"

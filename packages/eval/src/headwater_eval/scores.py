@@ -1,0 +1,117 @@
+"""From lm-eval's samples to scores: one row a metric, each with its interval, and one row a sample.
+
+A row is {metric, value, stderr, low, high, n, chance, kind}; low and high end a 95% interval, null where one
+unit gives none. Keys: TASK for the headline metric, TASK:METRIC for another, TASK:SUBSET for a part of the items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+
+from .catalogue import Benchmark
+from .documents import Document
+from .items import chance
+from .statistics import Estimate, mean_of_independent, ratio_bootstrap, wilson
+
+AVERAGE = "average"
+
+
+def sample_rows(benchmark: Benchmark, items: list[dict], logged: list[dict]) -> list[dict]:
+    """What the model made of each item: log-probabilities (nats) of the choices and the one it picked.
+
+    The pick is that of the headline metric: acc_norm divides by a choice's characters, as lm-eval does.
+
+    Args:
+        logged: lm-eval's samples; document i is items[i].
+    """
+    rows = []
+    for sample in sorted(logged, key=lambda s: s["doc_id"]):
+        item = items[sample["doc_id"]]
+        logprobs = [response[0] for response in sample["filtered_resps"]]
+        weights = [len(c) if benchmark.metric == "acc_norm" else 1 for c in item["choices"]]
+        picked = int(np.argmax(np.array(logprobs) / weights))
+        rows.append(
+            {
+                "task": benchmark.name,
+                "doc_id": item["id"],
+                "prompt": sample["arguments"][0][0],
+                "choices": item["choices"],
+                "logprobs": logprobs,
+                "picked": picked,
+                "label": item["label"],
+                "correct": bool(sample[benchmark.metric]),
+                "category": item.get("category"),
+                "direction": item.get("direction"),
+                "metrics": {name: float(sample[name]) for name in sample["metrics"]},
+            }
+        )
+    return rows
+
+
+def choice_scores(benchmark: Benchmark, items: list[dict], rows: list[dict]) -> dict[str, dict]:
+    """Accuracies of a multiple-choice task beside the accuracy of a guess."""
+    guess, scores = chance(items), {}
+    for metric in sorted(rows[0]["metrics"], key=lambda m: (m != benchmark.metric, m)):
+        key = benchmark.name if metric == benchmark.metric else f"{benchmark.name}:{metric}"
+        scores[key] = _share([r["metrics"][metric] for r in rows], metric, guess, "choice")
+    return scores
+
+
+def bias_scores(benchmark: Benchmark, rows: list[dict]) -> dict[str, dict]:
+    """Share of pairs whose more stereotyping sentence is the likelier one: all, by direction, by category.
+
+    The two directions are reported apart, as the authors do (Nangia et al. 2020, section 3): a model may follow
+    stereotypes (stereo) yet also prefer sentences that go against them (antistereo). One half is no preference.
+    """
+    scores = {benchmark.name: _share([r["metrics"][benchmark.metric] for r in rows], benchmark.metric, 0.5, "bias")}
+    for field in ("direction", "category"):
+        parts = defaultdict(list)
+        for row in rows:
+            parts[row[field]].append(row["metrics"][benchmark.metric])
+        for part in sorted(parts):
+            scores[f"{benchmark.name}:{part}"] = _share(parts[part], benchmark.metric, 0.5, "bias")
+    return scores
+
+
+def heldout_scores(documents: list[Document], nats: list[float], resamples: int, seed: int) -> dict[str, dict]:
+    """Bits per byte of held-out text, overall and by source, with intervals by bootstrap over documents.
+
+    Args:
+        nats: log-probability of each document, natural logarithm.
+    """
+    bits = -np.array(nats) / math.log(2)
+    size = np.array([document.bytes for document in documents], float)
+    parts: dict[str, list[int]] = {"heldout": list(range(len(documents)))}
+    for i, document in enumerate(documents):
+        parts.setdefault(f"heldout:{document.source}", []).append(i)
+    return {
+        name: {
+            **_row("bits_per_byte", ratio_bootstrap(bits[at], size[at], resamples, seed), len(at), None, "text"),
+            "heldout_bytes": int(size[at].sum()),
+        }
+        for name, at in sorted(parts.items())
+    }
+
+
+def average_score(scores: dict[str, dict]) -> dict[str, dict]:
+    """The plain mean of the multiple-choice headline scores, beside the mean of their guesses."""
+    rows = [row for name, row in sorted(scores.items()) if row["kind"] == "choice" and ":" not in name]
+    if not rows:
+        return {}
+    estimates = [Estimate(row["value"], row["stderr"], row["low"], row["high"]) for row in rows]
+    guess = sum(row["chance"] for row in rows) / len(rows)
+    n = sum(row["n"] for row in rows)
+    return {AVERAGE: _row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
+
+
+def _share(outcomes: list[float], metric: str, chance: float, kind: str) -> dict:
+    return _row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
+
+
+def _row(metric: str, estimate: Estimate, n: int, chance: float | None, kind: str) -> dict[str, Any]:
+    numbers = {name: value if math.isfinite(value) else None for name, value in estimate._asdict().items()}
+    return {"metric": metric, **numbers, "n": n, "chance": chance, "kind": kind}

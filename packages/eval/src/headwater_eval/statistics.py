@@ -1,0 +1,70 @@
+"""Intervals for scores: pure functions on numbers."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+Z95 = 1.959963984540054  # the normal distribution's 97.5% quantile
+
+
+class Estimate(NamedTuple):
+    """A value with its standard error and the ends of its 95% interval."""
+
+    value: float
+    stderr: float
+    low: float
+    high: float
+
+
+def wilson(successes: int, n: int) -> Estimate:
+    """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001, eq. 4).
+
+    Unlike value +- 1.96 standard errors it stays inside [0, 1] and is not empty at 0 or n successes.
+
+    Raises:
+        ValueError: no trials, or successes outside 0..n.
+    """
+    if n < 1 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}")
+    p, z2 = successes / n, Z95**2
+    centre = (p + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Estimate(p, math.sqrt(p * (1 - p) / n), min(low, p), max(high, p))  # at 0 and n only rounding parts them
+
+
+def ratio_bootstrap(numerators: np.ndarray, denominators: np.ndarray, resamples: int, seed: int) -> Estimate:
+    """sum(numerators) / sum(denominators) with a percentile bootstrap over rows (Efron, Tibshirani 1993, ch. 13).
+
+    Rows are the units that are independent of each other: documents, not tokens.
+
+    Args:
+        numerators: float [n].
+        denominators: float [n], positive sum.
+
+    Raises:
+        ValueError: no rows, or lengths that differ.
+    """
+    n = len(numerators)
+    if n == 0 or n != len(denominators):
+        raise ValueError(f"{n} numerators and {len(denominators)} denominators")
+    value = float(np.sum(numerators) / np.sum(denominators))
+    if n == 1:
+        return Estimate(value, math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    ratios = np.empty(resamples)
+    for i in range(resamples):
+        rows = rng.integers(0, n, n)
+        ratios[i] = numerators[rows].sum() / denominators[rows].sum()
+    low, high = np.quantile(ratios, [0.025, 0.975])
+    return Estimate(value, float(np.std(ratios, ddof=1)), float(low), float(high))
+
+
+def mean_of_independent(estimates: list[Estimate]) -> Estimate:
+    """The plain mean of independent estimates, with a normal interval from their standard errors."""
+    value = sum(e.value for e in estimates) / len(estimates)
+    stderr = math.sqrt(sum(e.stderr**2 for e in estimates)) / len(estimates)
+    return Estimate(value, stderr, value - Z95 * stderr, value + Z95 * stderr)

@@ -1,0 +1,53 @@
+"""Intervals: against published values, exact formulas and coverage."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from headwater_eval.statistics import Estimate, mean_of_independent, ratio_bootstrap, wilson
+
+
+def test_wilson_gives_newcombes_published_intervals() -> None:
+    """Newcombe 1998, Statistics in Medicine 17, table I, method 3: 81/263, 15/148, 0/20, 1/29."""
+    for successes, n, low, high in ((81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0, 0.1611), (1, 29, 0.0061, 0.1718)):
+        estimate = wilson(successes, n)
+        assert (estimate.low, estimate.high) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+@given(st.integers(1, 5000), st.data())
+def test_wilson_stays_inside_zero_to_one_and_around_the_value(n: int, data: st.DataObject) -> None:
+    estimate = wilson(data.draw(st.integers(0, n)), n)
+    assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1 and estimate.low < estimate.high
+
+
+def test_wilson_covers_the_truth_nineteen_times_in_twenty() -> None:
+    draws = np.random.default_rng(0).binomial(40, 0.3, 4000)
+    covered = sum(e.low <= 0.3 <= e.high for e in (wilson(int(k), 40) for k in draws))
+    assert 0.935 < covered / 4000 < 0.975
+
+
+def test_bootstrap_agrees_with_the_ratio_estimators_variance() -> None:
+    """Cochran 1977, eq. 2.45: var(R) = sum (y - R x)^2 / (n (n - 1) mean(x)^2)."""
+    rng = np.random.default_rng(1)
+    x = rng.integers(200, 4000, 300).astype(float)
+    y = 1.7 * x + rng.normal(0, 300, 300)
+    estimate = ratio_bootstrap(y, x, 2000, seed=5)
+    exact = math.sqrt(np.sum((y - estimate.value * x) ** 2) / (300 * 299)) / x.mean()
+    assert estimate.stderr == pytest.approx(exact, rel=0.1)
+    assert estimate.low < estimate.value < estimate.high
+    assert ratio_bootstrap(y, x, 2000, seed=5) == estimate
+
+
+def test_one_document_has_a_value_and_no_interval() -> None:
+    estimate = ratio_bootstrap(np.array([6.0]), np.array([3.0]), 100, 0)
+    assert estimate.value == 2 and math.isnan(estimate.low)
+
+
+def test_the_mean_of_independent_scores_has_the_smaller_error() -> None:
+    mean = mean_of_independent([Estimate(0.4, 0.03, 0, 1), Estimate(0.6, 0.04, 0, 1)])
+    assert mean.value == pytest.approx(0.5) and mean.stderr == pytest.approx(0.025)

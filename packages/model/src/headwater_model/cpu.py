@@ -1,0 +1,83 @@
+"""Megatron-core without a GPU: all that megatron-core 0.16.1 needs in order to run on a CPU, in one place.
+
+Nothing here acts where CUDA is present. What stands in the way, and what is done:
+
+  torch.compile at import   ten decorated functions load torch._inductor, 4.5 s, for fusions that cost 8%
+                            of the speed on a CPU: during the first import they stay plain functions
+  torch.cuda.current_device names the CPU device; set_device, synchronize and empty_cache do nothing
+  device="cuda", .cuda()    spelled out in about 30 modules: `on_device` maps them while a block runs
+  Tensor.type()             compared with "torch.cuda.FloatTensor" by the optimisers: answered so in the same block
+  large temporaries         glibc maps and unmaps each one, and every step pays for the page faults:
+                            `keep_pages` makes it hold on to its pages (measured: 15 to 40% of a step)
+
+Import this module before anything of Megatron.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import warnings
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+HAS_CUDA = torch.cuda.is_available()
+DEVICE = torch.device("cuda") if HAS_CUDA else torch.device("cpu")
+
+
+def on_device() -> contextlib.AbstractContextManager:
+    """A block in which Megatron's spelled-out CUDA device means the device at hand."""
+    return contextlib.nullcontext() if HAS_CUDA else _CudaMeansCpu()
+
+
+def keep_pages() -> None:
+    """Let glibc keep freed pages for the next large tensor; resident memory then stays at its peak."""
+    if HAS_CUDA:
+        return
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(-4, 0)  # M_MMAP_MAX: no tensor in a mapping of its own
+        libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
+
+
+class _CudaMeansCpu(TorchFunctionMode):
+    def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        kwargs = kwargs or {}
+        if func is torch.Tensor.cuda:
+            return args[0]
+        device = kwargs.get("device")
+        if device is not None and str(device).startswith("cuda"):
+            kwargs = {**kwargs, "device": DEVICE}
+        if func is torch.Tensor.type and len(args) == 1 and not kwargs:
+            return func(*args).replace("torch.", "torch.cuda.")
+        return func(*args, **kwargs)
+
+
+def _import_megatron() -> None:
+    # Transformer Engine and Apex are not there: that is why we are here.
+    warnings.filterwarnings("ignore", module=r"megatron\.")
+    compiler = torch.compile
+    if not HAS_CUDA:
+        torch.compile = _plain  # type: ignore[assignment]
+    try:
+        import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401
+    finally:
+        torch.compile = compiler
+
+
+def _plain(function: Any = None, **_: Any) -> Any:
+    return function if function is not None else lambda f: f
+
+
+def _name_the_cpu_device() -> None:
+    torch.cuda.current_device = lambda: DEVICE  # type: ignore[assignment,return-value]
+    torch.cuda.set_device = lambda device: None
+    torch.cuda.synchronize = lambda device=None: None
+    torch.cuda.empty_cache = lambda: None
+
+
+if not HAS_CUDA:
+    _name_the_cpu_device()
+_import_megatron()

@@ -1,0 +1,164 @@
+"""Sampling with a key-value cache: batched for PPO and evaluation, one by one for a terminal.
+
+Prompts are padded on the left, so that all rows write their next token at the same place of Megatron's
+static cache. Rotary positions are relative: a row's shift changes nothing but rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from headwater_model import cpu  # isort: split  (before Megatron)
+from megatron.core.inference.contexts import StaticInferenceContext
+
+from ._contracts.errors import UserError
+from .gpt import GPT
+
+
+class Generated(NamedTuple):
+    """What the model wrote after one prompt."""
+
+    tokens: list[int]
+    """New ids, the stop id included where one was reached."""
+    logprobs: list[float]
+    """Log-probability of each under the distribution at temperature 1, before top-k and top-p."""
+
+
+def generate(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    stop_ids: Sequence[int] = (),
+    seed: int = 0,
+) -> list[Generated]:
+    """Continue every prompt until a stop id or `max_new_tokens`.
+
+    Args:
+        prompts: ids; none empty. A prompt longer than the context leaves room for is cut on the left.
+        temperature: 0 chooses the likeliest id.
+        top_k: keep the k likeliest ids; 0 keeps all.
+        top_p: keep the likeliest ids that together reach this probability.
+        seed: of this call's own generator. A row's sample depends on the batch that it is in; at
+            temperature 0 it does not, but for rounding.
+
+    Returns:
+        one `Generated` a prompt, in order.
+
+    Raises:
+        UserError: an empty prompt, or more new tokens than the context holds.
+    """
+    rows: list[list[int]] = [[] for _ in prompts]
+    probabilities: list[list[float]] = [[] for _ in prompts]
+    stops = set(stop_ids)
+    done = [False] * len(prompts)
+    for ids, scores in _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, seed):
+        for row, (token, score) in enumerate(zip(ids, scores, strict=True)):
+            if not done[row]:
+                rows[row].append(token)
+                probabilities[row].append(score)
+                done[row] = token in stops
+        if all(done):
+            break
+    return [Generated(t, p) for t, p in zip(rows, probabilities, strict=True)]
+
+
+def stream(
+    model: GPT,
+    prompt: Sequence[int],
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    stop_ids: Sequence[int] = (),
+    seed: int = 0,
+) -> Iterator[int]:
+    """Like `generate` for one prompt, id by id; the stop id is the last."""
+    for ids, _ in _steps(model, [prompt], max_new_tokens, temperature, top_k, top_p, seed):
+        yield ids[0]
+        if ids[0] in stop_ids:
+            return
+
+
+def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
+    """Draw one id a row.
+
+    Args:
+        logits: float32 [batch, vocabulary].
+        temperature, top_k, top_p: as in `generate` (top-p: Holtzman et al., arXiv:1904.09751).
+
+    Returns:
+        int64 [batch].
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    logits = logits / temperature
+    if 0 < top_k < logits.size(-1):
+        least = logits.topk(top_k).values[:, -1:]
+        logits = logits.masked_fill(logits < least, -torch.inf)
+    probabilities = logits.softmax(-1)
+    if top_p < 1:
+        ordered, order = probabilities.sort(descending=True)
+        before = ordered.cumsum(-1) - ordered  # the first id that reaches top_p stays in
+        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
+    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+
+
+@torch.no_grad()
+def _steps(
+    model: GPT,
+    prompts: Sequence[Sequence[int]],
+    new: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+) -> Iterator[tuple[list[int], list[float]]]:
+    """Yield the next id of every row and its log-probability, `new` times."""
+    context = model.max_sequence_length
+    if not prompts or new < 1:
+        return
+    if any(len(p) == 0 for p in prompts):
+        raise UserError("a prompt is empty; begin with at least one id, such as <|endoftext|>")
+    if new >= context:
+        raise UserError(f"{new} new tokens do not fit a context of {context}; ask for {context - 1} at most")
+    prompts = [p[-(context - new) :] for p in prompts]
+    width = max(len(p) for p in prompts)
+    padded = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=cpu.DEVICE)
+    lengths = torch.tensor([len(p) for p in prompts], device=cpu.DEVICE)
+    hidden = torch.arange(width + new, device=cpu.DEVICE) < (width - lengths)[:, None]  # [batch, all positions]
+    ragged = bool(hidden.any())
+    # Draws are made on the CPU: the same seed gives the same text on every device.
+    generator = torch.Generator().manual_seed(seed)
+    cache = StaticInferenceContext(len(prompts), width + new)
+    training = model.training
+    model.eval()
+    try:
+        feed, at = padded, 0
+        for _ in range(new):
+            mask = _mask(hidden, at, feed.size(1)) if ragged else None
+            out = model(feed, None, mask, inference_context=cache)
+            logits = out[:, -1].float().cpu()
+            at += feed.size(1)
+            cache.sequence_len_offset = at
+            cache.enable_decode_mode()
+            ids = sample(logits, temperature, top_k, top_p, generator)
+            yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
+            feed = ids[:, None].to(cpu.DEVICE)
+    finally:
+        model.train(training)
+
+
+def _mask(hidden: Tensor, start: int, size: int) -> Tensor:
+    """bool [batch, 1, size, start + size], True where masked: causal and no padding but oneself."""
+    keys = torch.arange(start + size, device=hidden.device)
+    queries = torch.arange(start, start + size, device=hidden.device)
+    later = keys[None, :] > queries[:, None]
+    other = keys[None, :] != queries[:, None]
+    return (later[None] | hidden[:, None, : start + size] & other[None])[:, None]

@@ -1,0 +1,132 @@
+"""Reading a corpus artefact: Parquet shards in train/ and heldout/, row group by row group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from headwater_tokenizer._contracts.errors import UserError
+
+SPLITS = ("train", "heldout")
+BATCH_ROWS = 512  # documents in memory at a time: a few MB of text, so memory does not grow with the shard
+
+
+@dataclass
+class Batch:
+    """Some documents of one row group, in order; a document whose text is unusable is in `rejects` instead."""
+
+    ids: list[str] = field(default_factory=list)
+    texts: list[str] = field(default_factory=list)
+    sources: list[str] = field(default_factory=list)
+    rejects: list[dict] = field(default_factory=list)
+    """`{"id", "source", "rule"}` a document."""
+
+
+def shards(corpus: Path, split: str) -> list[Path]:
+    """The split's Parquet files, in order.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted((corpus / split).glob("*.parquet"))
+    if not found:
+        raise UserError(f"{corpus / split}: no Parquet shard there, so nothing to read; make the corpus again")
+    return found
+
+
+def row_groups(shard: Path) -> int:
+    """Number of row groups of a shard, its columns checked.
+
+    Raises:
+        UserError: not Parquet, or a needed column is missing or no string.
+    """
+    try:
+        metadata = pq.ParquetFile(shard)
+    except (pa.ArrowException, OSError) as e:
+        raise UserError(f"{shard}: not readable as Parquet ({e}); make the corpus again") from None
+    columns = {f.name: f.type for f in metadata.schema_arrow}
+    for name in ("id", "text", "source"):
+        kind = columns.get(name)
+        if kind is None:
+            raise UserError(f"{shard}: no column {name} among {', '.join(columns)}; a corpus has id, text and source")
+        if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
+            raise UserError(f"{shard}: column {name} is {kind}, but must be a string")
+    return metadata.num_row_groups
+
+
+def read_group(shard: Path, group: int) -> Iterator[Batch]:
+    """The documents of one row group, `BATCH_ROWS` at a time."""
+    source = pq.ParquetFile(shard)
+    for rows in source.iter_batches(BATCH_ROWS, row_groups=[group], columns=["id", "text", "source"]):
+        yield _batch(*(_strings(rows.column(name)) for name in ("id", "text", "source")))
+
+
+def read_split(corpus: Path, split: str) -> Iterator[Batch]:
+    """Every document of a split, in order."""
+    for shard in shards(corpus, split):
+        for group in range(row_groups(shard)):
+            yield from read_group(shard, group)
+
+
+def draw(corpus: Path, cap: int, seed: int) -> Iterator[Batch]:
+    """A random sample of the train split's documents, at most `cap` bytes of text.
+
+    Documents are ranked by a keyed hash of their id and taken from the lowest until the next would pass the
+    cap (at least one is taken): the draw depends on ids and seed alone, neither on the order nor on the
+    sharding. A document that the mixture repeats is taken as often as it stands there, or not at all. It holds
+    some 50 bytes a document in memory, never the texts.
+    """
+    hashes: list[int] = []
+    sizes: list[int] = []
+    for batch in read_split(corpus, "train"):
+        hashes += [_rank(id_, seed) for id_ in batch.ids]
+        sizes += [len(text.encode()) for text in batch.texts]
+    ranks, group = np.unique(np.array(hashes, np.uint64), return_inverse=True)  # ascending; repeats share a rank
+    taken = np.searchsorted(np.cumsum(np.bincount(group, sizes, minlength=1)), cap, side="right")
+    highest = int(ranks[max(int(taken), 1) - 1]) if len(ranks) else 0
+    for batch in read_split(corpus, "train"):
+        keep = [i for i, id_ in enumerate(batch.ids) if _rank(id_, seed) <= highest]
+        yield Batch([batch.ids[i] for i in keep], [batch.texts[i] for i in keep], [batch.sources[i] for i in keep])
+
+
+def _rank(id_: str, seed: int) -> int:
+    return int.from_bytes(hashlib.blake2b(f"{seed}\0{id_}".encode(), digest_size=8).digest(), "big")
+
+
+def _batch(ids: list, texts: list, sources: list) -> Batch:
+    batch = Batch()
+    for id_, text, source in zip(ids, texts, sources, strict=True):
+        if isinstance(text, str) and isinstance(id_, str) and isinstance(source, str):
+            batch.ids.append(id_)
+            batch.texts.append(text)
+            batch.sources.append(source)
+        else:
+            bad = next(n for n, v in (("id", id_), ("text", text), ("source", source)) if not isinstance(v, str))
+            fault = "is null" if {"id": id_, "text": text, "source": source}[bad] is None else "is not UTF-8"
+            batch.rejects.append({"id": _shown(id_), "source": _shown(source), "rule": f"{bad} {fault}"})
+    return batch
+
+
+def _strings(column: pa.Array) -> list[str | bytes | None]:
+    """Python strings; a value that is not UTF-8 (Parquet does not forbid it) stays bytes."""
+    try:
+        return column.to_pylist()
+    except UnicodeDecodeError:
+        return [_decode(value) for value in column.cast(pa.large_binary()).to_pylist()]
+
+
+def _decode(value: bytes | None) -> str | bytes | None:
+    try:
+        return None if value is None else value.decode()
+    except UnicodeDecodeError:
+        return value
+
+
+def _shown(value: str | bytes | None) -> str | None:
+    return value.decode(errors="backslashreplace") if isinstance(value, bytes) else value

@@ -1,0 +1,66 @@
+"""How well a vocabulary fits a text: bytes a token, tokens a word, unused and single-byte tokens."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from headwater_tokenizer.corpus import Batch
+from headwater_tokenizer.encoder import Encoder
+
+
+@dataclass
+class Counts:
+    """Totals over some documents."""
+
+    documents: int = 0
+    bytes: int = 0
+    """UTF-8 bytes of text."""
+    words: int = 0
+    """Runs without white space; a Chinese sentence is one, so compare languages by bytes instead."""
+    tokens: int = 0
+
+    def add(self, other: Counts) -> None:
+        self.documents += other.documents
+        self.bytes += other.bytes
+        self.words += other.words
+        self.tokens += other.tokens
+
+    def figures(self) -> dict:
+        """The totals, bytes a token and tokens a word (fertility), as numbers for metrics.json."""
+        return {
+            "documents": self.documents,
+            "bytes": self.bytes,
+            "words": self.words,
+            "tokens": self.tokens,
+            "bytes_per_token": self.bytes / self.tokens if self.tokens else 0.0,
+            "tokens_per_word": self.tokens / self.words if self.words else 0.0,
+        }
+
+
+def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarray]:
+    """Encode some documents and count.
+
+    Returns:
+        Figures (`Counts.figures`, `single_byte_share` = share of tokens that are single bytes, and `by_source`),
+        and how often each id occurred: int64 [vocab_size].
+    """
+    sources: dict[str, Counts] = defaultdict(Counts)
+    occurrences = np.zeros(encoder.vocab_size, np.int64)
+    for batch in batches:
+        if not batch.texts:
+            continue
+        encoded = encoder.encode(batch.texts)
+        occurrences += np.bincount(np.concatenate(encoded), minlength=encoder.vocab_size)
+        for text, source, ids in zip(batch.texts, batch.sources, encoded, strict=True):
+            sources[source].add(Counts(1, len(text.encode()), len(text.split()), len(ids)))
+    whole = Counts()
+    for counts in sources.values():
+        whole.add(counts)
+    figures = whole.figures()
+    figures["single_byte_share"] = int(occurrences[:256].sum()) / whole.tokens if whole.tokens else 0.0
+    figures["by_source"] = {name: sources[name].figures() for name in sorted(sources)}
+    return figures, occurrences

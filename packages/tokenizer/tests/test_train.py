@@ -1,0 +1,134 @@
+"""What a trained tokenizer folder promises."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from corpora import real_documents, write_corpus
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Regex, Tokenizer, pre_tokenizers
+
+from headwater_tokenizer._contracts.config import parse
+from headwater_tokenizer._contracts.errors import UsageError
+from headwater_tokenizer.cli import main
+from headwater_tokenizer.config import TrainConfig
+from headwater_tokenizer.corpus import draw
+from headwater_tokenizer.special import NAMED
+from headwater_tokenizer.splits import split_pattern
+
+SMALL = ["--set", "vocab_size=1024", "--set", "reserved=4"]
+
+
+def train(corpus, out, *more, **environment):
+    """The command in a process of its own, since thread counts are read once a process."""
+    command = [sys.executable, "-m", "headwater_tokenizer.cli", "train", "--in", corpus, "--out", out]
+    command += ["--work", out.with_name("work"), *SMALL, *more]
+    return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True)
+
+
+def test_same_documents_give_the_same_bytes_in_any_order_sharding_and_number_of_threads(tokenizer, tmp_path):
+    shuffled = write_corpus(tmp_path / "corpus", reversed(real_documents()), real_documents()[:20], rows=17, shards=3)
+    done = train(shuffled, tmp_path / "tokenizer", RAYON_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        assert (tmp_path / "tokenizer" / name).read_bytes() == (tokenizer / name).read_bytes()
+
+
+def test_vocabulary_is_bytes_and_learned_tokens_then_named_then_reserved_up_to_the_multiple(corpus, tmp_path):
+    arguments = ["train", "--in", str(corpus), "--out", str(tmp_path / "t"), "--work", str(tmp_path / "w")]
+    assert main([*arguments, "--set", "vocab_size=700", "--set", "pad_to=128", "--set", "reserved=10"]) == 0
+    loaded = Tokenizer.from_file(str(tmp_path / "t" / "tokenizer.json"))
+    assert loaded.get_vocab_size(with_added_tokens=False) == 700 - 10 - len(NAMED)
+    assert loaded.get_vocab_size() == 768
+    assert [loaded.id_to_token(684 + i) for i in range(len(NAMED) + 1)] == [*NAMED, "<|reserved_0|>"]
+    assert loaded.id_to_token(767) == f"<|reserved_{767 - 684 - len(NAMED)}|>"
+
+
+def test_metrics_agree_with_a_count_by_hand(corpus, tokenizer):
+    metrics = json.loads((tokenizer / "metrics.json").read_text())
+    loaded = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    heldout = real_documents()[:20]
+    tokens = sum(len(loaded.encode(text, add_special_tokens=False)) for _, text, _ in heldout)
+    assert metrics["heldout"]["tokens"] == tokens
+    assert metrics["heldout"]["bytes"] == sum(len(text.encode()) for _, text, _ in heldout)
+    assert metrics["heldout"]["words"] == sum(len(text.split()) for _, text, _ in heldout)
+    assert metrics["heldout"]["by_source"]["docstring"]["documents"] == sum(s == "docstring" for *_, s in heldout)
+    assert metrics["vocabulary"] == 1024
+    assert 1 < metrics["sample"]["bytes_per_token"] < 8
+
+
+def test_sample_keeps_to_its_cap_and_changes_with_the_seed(corpus):
+    cap = 100_000
+    draws = [[id_ for batch in draw(corpus, cap, seed) for id_ in batch.ids] for seed in (0, 0, 1)]
+    size = {id_: len(text.encode()) for id_, text, _ in real_documents()}
+    assert draws[0] == draws[1] != draws[2]
+    assert all(0 < sum(size[id_] for id_ in drawn) <= cap for drawn in draws)
+
+
+@given(st.text(max_size=200))
+def test_every_text_survives_encoding_and_decoding(tokenizer, text):
+    loaded = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    loaded.encode_special_tokens = True
+    assert loaded.decode(loaded.encode(text).ids, skip_special_tokens=False) == text
+
+
+def test_no_token_holds_more_digits_than_configured_and_none_is_longer_than_allowed(tmp_path):
+    numbers = [(str(i), f"{i * 7919} {i % 7}2024 {'=' * 80} spillway ", "s") for i in range(500)]
+    corpus = write_corpus(tmp_path / "corpus", numbers)
+    assert train(corpus, tmp_path / "t", "--set", "vocab_size=310", "--set", "max_token_bytes=9").returncode == 0
+    learned = Tokenizer.from_file(str(tmp_path / "t" / "tokenizer.json")).get_vocab(with_added_tokens=False)
+    assert max(sum(c in "0123456789" for c in token) for token in learned) == 2
+    assert 8 <= max(len(token) for token in learned) <= 9
+
+
+def test_a_vocabulary_beyond_the_text_is_refused_with_the_largest_that_fits(tmp_path):
+    tiny = write_corpus(tmp_path / "corpus", [("a", "the weir and the sluice, the weir and the dam", "s")])
+    done = train(tiny, tmp_path / "t")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1 and "set vocab_size to at most" in done.stderr
+    largest = done.stderr.split("at most ")[1].split(",")[0]
+    assert train(tiny, tmp_path / "t", "--set", f"vocab_size={largest}").returncode == 0
+    assert train(tiny, tmp_path / "t", "--set", f"vocab_size={int(largest) + 1}").returncode == 1
+
+
+def test_a_vocabulary_without_room_for_learning_is_refused():
+    with pytest.raises(UsageError, match="leaves nothing to learn"):
+        parse(TrainConfig, {"vocab_size": 270, "reserved": 16}, "train")
+
+
+@pytest.mark.parametrize(
+    ("split", "digits", "pieces"),
+    [
+        ("gpt2", 0, ["In", " 1984", ",", " it", "'s", "\n\n", " x", "  ", " END", "'", "LL"]),
+        ("gpt4", 2, ["In", " ", "19", "84", ",", " it", "'s", "\n\n", " x", "  ", " END", "'LL"]),
+    ],
+)
+def test_splits_cut_where_the_published_patterns_do(split, digits, pieces):
+    text = "In 1984, it's\n\n x   END'LL"
+    cut = pre_tokenizers.Split(Regex(split_pattern(split, digits)), "isolated")
+    assert [piece for piece, _ in cut.pre_tokenize_str(text)] == pieces
+
+
+def test_transformers_loads_the_folder_and_renders_chats_without_added_white_space(tokenizer):
+    transformers = pytest.importorskip("transformers")
+    loaded = transformers.AutoTokenizer.from_pretrained(tokenizer)
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": " What is a spillway?\n"},
+        {"role": "assistant", "content": "A channel."},
+    ]
+    expected = "<|system|>Be brief.<|end|><|user|> What is a spillway?\n<|end|><|assistant|>A channel.<|end|>"
+    assert loaded.apply_chat_template(messages, tokenize=False) == expected
+    assert loaded.apply_chat_template(messages[:2], tokenize=False, add_generation_prompt=True).endswith(
+        "\n<|end|><|assistant|>"
+    )
+    with pytest.raises(Exception, match="unknown role judge"):
+        loaded.apply_chat_template([{"role": "judge", "content": ""}], tokenize=False)
+    assert (loaded.eos_token, loaded.pad_token) == ("<|endoftext|>", "<|pad|>")
+    plain = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
+    assert loaded("def f(x):\n    return 12345")["input_ids"] == plain.encode("def f(x):\n    return 12345").ids
