@@ -92,7 +92,7 @@ def test_its_own_tests_pass(alone: tuple[str, Path], tmp_path: Path) -> None:
     done = subprocess.run(
         [environment / "bin/python", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
         + ["-W", "ignore", "--timeout", "300", "--rootdir", tests, tests],
-        cwd=tmp_path, env=outside(), capture_output=True, text=True,
+        cwd=tmp_path, env={**outside(), "PYTHONPATH": str(tests)}, capture_output=True, text=True,
     )  # fmt: skip
     print(done.stdout[-4000:])
     assert done.returncode == 0, done.stdout[-6000:]

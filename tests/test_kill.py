@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from headwater_data._contracts import manifest as artefacts
-from tests.conftest import dvc, environment
+from tests.conftest import dvc, environment, needs_the_lineage
 
-pytestmark = pytest.mark.xdist_group("lineage")
+pytestmark = [pytest.mark.xdist_group("lineage"), needs_the_lineage]
 
 
 def change_seed(tree: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+
 from headwater_data import standard_library
 from headwater_data._contracts.manifest import SCHEMAS, Manifest, write
 from headwater_data._contracts.stage import Run
@@ -38,7 +39,9 @@ def command(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess:
     return subprocess.run([*line, *map(str, arguments)], cwd=cwd, capture_output=True, text=True)
 
 
-def documents_frame(texts: list[str], source: str = "web", category: str = "internet", prefix: str = "d") -> pl.DataFrame:
+def documents_frame(
+    texts: list[str], source: str = "web", category: str = "internet", prefix: str = "d"
+) -> pl.DataFrame:
     """Texts as documents `SOURCE/d0`, `SOURCE/d1`, ..."""
     columns = {name: [""] * len(texts) for name in COLUMNS}
     columns |= {

@@ -7,10 +7,11 @@ import json
 import polars as pl
 import pytest
 from conftest import documents_folder, documents_frame, run_stage
-from headwater_data._contracts.errors import UserError
-from headwater_data.decontaminate import merge_spans, remainders
 from hypothesis import given
 from hypothesis import strategies as st
+
+from headwater_data._contracts.errors import UserError
+from headwater_data.decontaminate import merge_spans, remainders
 
 ITEM = "Which of these planets turns on its side as it goes around the sun each year? Uranus does so"
 SHORT = "The quick answer to this riddle is always forty two"

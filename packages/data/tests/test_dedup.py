@@ -6,6 +6,7 @@ import json
 
 import polars as pl
 from conftest import documents_folder, documents_frame, run_stage
+
 from headwater_data._contracts.manifest import verify
 
 

@@ -7,10 +7,11 @@ import json
 import polars as pl
 import pytest
 from conftest import documents_folder, documents_frame, run_stage
+from pydantic import ValidationError
+
 from headwater_data._contracts.errors import UsageError
 from headwater_data.config import FilterConfig, RuleConfig
 from headwater_data.quality import SIGNALS
-from pydantic import ValidationError
 
 RULES = {
     "short": {"signal": "gopher_words", "remove_if": "<", "threshold": 50, "categories": ["internet"]},
@@ -36,7 +37,9 @@ def test_signals_remove_nothing_and_keep_every_value(measured):
 def test_a_rejected_document_carries_rule_value_and_threshold(tmp_path, measured):
     out = run_stage("filter", tmp_path, {"documents": measured}, rules=RULES)
     rejects = pl.read_parquet(out / "rejects/*.parquet")
-    assert rejects.select("id", "rule", "value", "threshold", "text").rows() == [("web/d1", "short", 2.0, 50.0, "too short")]
+    assert rejects.select("id", "rule", "value", "threshold", "text").rows() == [
+        ("web/d1", "short", 2.0, 50.0, "too short")
+    ]
     metrics = json.loads((out / "metrics.json").read_text())
     assert (metrics["documents_in"], metrics["documents_out"]) == (3, 2)
     assert metrics["by_rule"] == {"short": {"documents": 1, "bytes": 9}}

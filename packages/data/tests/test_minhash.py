@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasketch import MinHash
-from headwater_data.minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
-from headwater_data.words import ngram_hashes, word_stream
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+from headwater_data.minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
+from headwater_data.words import ngram_hashes, word_stream
 
 
 def test_signatures_equal_datasketchs_for_the_same_shingle_hashes(topics):

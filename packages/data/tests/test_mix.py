@@ -7,11 +7,12 @@ import json
 import polars as pl
 import pytest
 from conftest import documents_folder, documents_frame, run_stage
+from hypothesis import given
+from hypothesis import strategies as st
+
 from headwater_data._contracts.errors import UsageError, UserError
 from headwater_data.config import MixConfig
 from headwater_data.mix import plan_epochs
-from hypothesis import given
-from hypothesis import strategies as st
 
 TEXTS = [f"document number {i} " * (5 + i % 7) for i in range(400)]
 

@@ -17,7 +17,9 @@ import pytest
 from headwater_eval.cli import main
 from headwater_eval.compressor import SEPARATOR, PPMd, measure
 
-TEXTS = [Path(path).read_text(errors="replace") for path in (os.__file__, subprocess.__file__, json.__file__, lzma.__file__)]
+TEXTS = [
+    Path(path).read_text(errors="replace") for path in (os.__file__, subprocess.__file__, json.__file__, lzma.__file__)
+]
 
 
 def compress(corpus: Path, tmp_path: Path, *options: str) -> dict:
@@ -66,7 +68,9 @@ def test_no_heldout_text_is_one_line(tmp_path: Path, capsys, write_corpus) -> No
     assert "no text in it" in capsys.readouterr().err
 
 
-def test_killed_and_run_again_keeps_the_finished_compressor_and_ends_in_the_same_bytes(tmp_path: Path, write_corpus) -> None:
+def test_killed_and_run_again_keeps_the_finished_compressor_and_ends_in_the_same_bytes(
+    tmp_path: Path, write_corpus
+) -> None:
     corpus = write_corpus(tmp_path / "corpus", [text * 6 for text in TEXTS], TEXTS[:1])
     options = ["--set", "orders=[2,24]", "--set", "memory_mb=64", "--set", "processes=1", "--set", "xz=false"]
     expected = compress(corpus, tmp_path / "whole", *options)

@@ -26,15 +26,18 @@ OPTIONS = ["--set", "limit=2", "--set", "samples.max_new_tokens=4", "--set", "he
 
 @pytest.fixture(scope="module")
 def export(tmp_path_factory, write_artefact) -> Path:
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
     from headwater_model import gpt, pretrained, runtime
     from headwater_model.config import ModelConfig
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=384, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=SPECIAL, initial_alphabet=alphabet, show_progress=False
+    )
     tokenizer.train_from_iterator([TEXT], trainer)
     folder = tmp_path_factory.mktemp("tokenizer")
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -60,10 +63,9 @@ def evaluate(inputs: list[str], folder: Path, *options: str) -> Path:
 
 
 def test_log_likelihoods_equal_those_of_the_whole_softmax(export: Path) -> None:
-    from headwater_model import forward
-
     from headwater_eval import native
     from headwater_eval.lm import HeadwaterLM
+    from headwater_model import forward
 
     scorer = native.load(export)
     context, continuation = scorer.encode(TEXT[:60])[:20], scorer.encode(" the path of the file")

@@ -58,7 +58,9 @@ def test_a_task_that_cannot_be_made_is_one_line(sources: Path, tmp_path: Path, c
     assert says in error and error.count("\n") == 1 and not (tmp_path / "o").exists()
 
 
-def test_a_benchmark_in_two_sources_or_without_any_item_is_refused(tmp_path: Path, capsys, write_artefact, write_jsonl) -> None:
+def test_a_benchmark_in_two_sources_or_without_any_item_is_refused(
+    tmp_path: Path, capsys, write_artefact, write_jsonl
+) -> None:
     folder = tmp_path / "sources"
     write_jsonl(folder / "a/BoolQ/dev.jsonl", [{"question": "no gold"}])
     write_artefact(folder, "sources")

@@ -37,12 +37,18 @@ def test_a_block_that_is_broken_in_the_real_file_is_refused(block: str, answer: 
         readers.lettered_options(block, answer)
 
 
-json_value = st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=3)
-row = st.dictionaries(st.sampled_from(["question", "options", "answer", "passage", "sent_more", "bias_type"]), json_value)
+json_value = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=3
+)
+row = st.dictionaries(
+    st.sampled_from(["question", "options", "answer", "passage", "sent_more", "bias_type"]), json_value
+)
 
 
 @settings(deadline=None)  # writes a file for each example
-@given(st.lists(st.binary(max_size=40) | row.map(lambda r: json.dumps(r).encode()), max_size=6), st.sampled_from(READERS))
+@given(
+    st.lists(st.binary(max_size=40) | row.map(lambda r: json.dumps(r).encode()), max_size=6), st.sampled_from(READERS)
+)
 def test_every_row_becomes_an_item_or_a_reject(tmp_path_factory, lines: list[bytes], parse) -> None:
     path = tmp_path_factory.mktemp("rows") / "x.jsonl"
     path.write_bytes(b"\n".join(lines))
@@ -52,7 +58,9 @@ def test_every_row_becomes_an_item_or_a_reject(tmp_path_factory, lines: list[byt
 
 def test_bytes_that_are_not_utf8_set_a_csv_row_aside(tmp_path: Path) -> None:
     path = tmp_path / "pairs.csv"
-    path.write_bytes(b"sent_more,sent_less,stereo_antistereo,bias_type\ncaf\xe9,tea,stereo,age\ncoffee,tea,stereo,age\n")
+    path.write_bytes(
+        b"sent_more,sent_less,stereo_antistereo,bias_type\ncaf\xe9,tea,stereo,age\ncoffee,tea,stereo,age\n"
+    )
     first, second = readers.csv_table(readers.sentence_pair)(path)
     assert isinstance(first, readers.Reject) and first.row == 1
     assert second[1]["choices"] == ["coffee", "tea"]
@@ -65,7 +73,8 @@ def _docstrings(path: Path, rows: list[dict]) -> list:
 
 def test_cloze_items_do_not_depend_on_the_order_of_rows_and_hold_the_right_ending(tmp_path: Path) -> None:
     rows = [
-        {"name": f"module.f{i}", "signature": "(x)", "doc": " ".join(f"word{i}-{j}" for j in range(16 + i))} for i in range(30)
+        {"name": f"module.f{i}", "signature": "(x)", "doc": " ".join(f"word{i}-{j}" for j in range(16 + i))}
+        for i in range(30)
     ]
     items = _docstrings(tmp_path / "a.jsonl", rows)
     again = _docstrings(tmp_path / "b.jsonl", rows[::-1])

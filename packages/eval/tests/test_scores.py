@@ -34,20 +34,30 @@ def test_the_pick_is_the_one_that_the_headline_metric_judged(bigram) -> None:
 def test_bias_is_reported_by_direction_and_category(bigram) -> None:
     """Three pairs, hand-made so that the likelier sentence is known: the training text's against noise."""
     likely, unlikely = "the cat sat on the mat.", "qx#cat sat on the mat."
-    pairs = [(likely, unlikely, "stereo", "age"), (likely, unlikely, "stereo", "gender"), (unlikely, likely, "antistereo", "age")]
+    pairs = [
+        (likely, unlikely, "stereo", "age"),
+        (likely, unlikely, "stereo", "gender"),
+        (unlikely, likely, "antistereo", "age"),
+    ]
     items = [
         {"id": str(i), "query": "", "choices": [more, less], "label": 0, "direction": way, "category": what}
         for i, (more, less, way, what) in enumerate(pairs)
     ]
     scores = bias_scores(BENCHMARKS["crows_pairs_english"], ask(bigram, "crows_pairs_english", items))
     values = {name.partition(":")[2]: (row["value"], row["n"]) for name, row in scores.items()}
-    assert values == {"": (pytest.approx(2 / 3), 3), "stereo": (1, 2), "antistereo": (0, 1), "age": (0.5, 2), "gender": (1, 1)}
+    assert values == {
+        "": (pytest.approx(2 / 3), 3),
+        "stereo": (1, 2),
+        "antistereo": (0, 1),
+        "age": (0.5, 2),
+        "gender": (1, 1),
+    }
     assert all(row["chance"] == 0.5 and row["low"] <= row["value"] <= row["high"] for row in scores.values())
 
 
 def test_the_average_leaves_bias_and_other_metrics_out() -> None:
     row = {"stderr": 0.1, "low": 0, "high": 1, "n": 10, "chance": 0.5, "kind": "choice", "metric": "acc"}
-    scores = {"a": {**row, "value": 0.4}, "a:acc_norm": {**row, "value": 0.9}, "b": {**row, "value": 0.6, "chance": 0.25},
+    scores = {"a": {**row, "value": 0.4}, "a:acc_norm": {**row, "value": 0.9}, "b": {**row, "value": 0.6, "chance": 0.25},  # noqa: E501
               "bias": {**row, "value": 0.9, "kind": "bias"}}  # fmt: skip
     average = average_score(scores)["average"]
     assert average["value"] == pytest.approx(0.5) and average["chance"] == 0.375 and average["n"] == 20

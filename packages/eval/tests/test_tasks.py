@@ -48,7 +48,7 @@ def test_the_prompt_is_the_stock_one_and_the_label_survives(name: str, bigram) -
     prompt, continuations = ASKED[name]
     assert [tuple(pair) for pair in samples[0]["arguments"]] == [(prompt, c) for c in continuations]
     target = samples[0]["target"]
-    assert (("ABCDE".index(target) if isinstance(target, str) else target)) == item["label"]
+    assert ("ABCDE".index(target) if isinstance(target, str) else target) == item["label"]
 
 
 def test_every_task_of_the_catalogue_that_names_a_stock_file_has_one_in_lm_eval() -> None:
@@ -74,7 +74,9 @@ def test_heldout_documents_are_chosen_whole_within_the_bytes() -> None:
     documents = [Document(str(i), "s", "en", "ä" * (i % 7)) for i in range(60)]
     chosen = choose(documents, 50, seed=1)
     assert 38 <= sum(d.bytes for d in chosen) <= 50 and all(d.text for d in chosen)
-    assert chosen == sorted(chosen, key=lambda d: int(d.id)) and choose(documents, 10**6, 1) == [d for d in documents if d.text]
+    assert chosen == sorted(chosen, key=lambda d: int(d.id)) and choose(documents, 10**6, 1) == [
+        d for d in documents if d.text
+    ]
 
 
 def test_bits_per_byte_are_lm_evals_own(bigram) -> None:

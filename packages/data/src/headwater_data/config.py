@@ -61,7 +61,7 @@ def _standard_library_sources() -> dict[str, SourceConfig]:
     common = {"licence": "PSF-2.0", "kind": "local"}
     return {
         "stdlib-code": SourceConfig(category="misc", path="stdlib:", reader="code", limit_bytes=6_000_000, **common),
-        "stdlib-pages": SourceConfig(category="internet", path="stdlib:pydoc", reader="html", limit_bytes=2_000_000, **common),
+        "stdlib-pages": SourceConfig(category="internet", path="stdlib:pydoc", reader="html", limit_bytes=2_000_000, **common),  # noqa: E501
         "stdlib-topics": SourceConfig(category="academic", path="stdlib:topics", reader="text", **common),
         "docstrings": SourceConfig(role="items", category="misc", path="stdlib:docstrings", reader="raw", **common),
     }  # fmt: skip
@@ -166,7 +166,9 @@ class DedupConfig(Config):
     workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
     shingle_words: int = Field(5, ge=1, description="words a shingle (FineWeb: 5)")
     bands: int = Field(14, ge=1, description="LSH bands (FineWeb: 14)")
-    rows: int = Field(8, ge=1, description="hashes a band (FineWeb: 8); a pair of Jaccard s meets with 1-(1-s^rows)^bands")
+    rows: int = Field(
+        8, ge=1, description="hashes a band (FineWeb: 8); a pair of Jaccard s meets with 1-(1-s^rows)^bands"
+    )
     verify_jaccard: float = Field(
         0.7, ge=0, le=1, description="a candidate pair counts from this true Jaccard of its shingles on; 0: unverified"
     )

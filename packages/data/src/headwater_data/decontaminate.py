@@ -209,14 +209,26 @@ def excise_block(
         if config.action == "remove" or len(spans) > config.max_cuts or not left:
             counts["documents_removed"] += 1
             rejects.append(
-                {**reject, "id": document["id"], "rule": "holds_item", "value": float(len(spans)), "text": document["text"]}
+                {
+                    **reject,
+                    "id": document["id"],
+                    "rule": "holds_item",
+                    "value": float(len(spans)),
+                    "text": document["text"],
+                }
             )
             continue
         counts["documents_cut"] += 1
         for number, (start, end) in enumerate(spans, 1):
             text = document["text"][start:end]
             rejects.append(
-                {**reject, "id": f"{document['id']}~cut{number}", "rule": "item_span", "value": float(start), "text": text}
+                {
+                    **reject,
+                    "id": f"{document['id']}~cut{number}",
+                    "rule": "item_span",
+                    "value": float(start),
+                    "text": text,
+                }
             )
         pieces += [{**document, "id": f"{document['id']}~{i}", "text": text} for i, text in enumerate(left, 1)]
     kept = documents.filter(~pl.int_range(pl.len()).is_in(rows["row"].to_list()))

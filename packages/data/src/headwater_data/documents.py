@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ._contracts.errors import UserError
-from ._contracts.stage import Run
 
 COLUMNS = ("id", "text", "source", "category", "url", "lang", "licence", "meta")
 SCHEMA = pa.schema([pa.field(name, pa.large_string()) for name in COLUMNS])
@@ -70,7 +69,9 @@ class Block:
             with pq.ParquetFile(self.path) as file:
                 frame = pl.from_arrow(file.read_row_group(self.group, columns=columns))
         except (pa.ArrowException, OSError) as e:
-            raise UserError(f"{self.path}: not readable as Parquet ({e}); make it again with the stage before") from None
+            raise UserError(
+                f"{self.path}: not readable as Parquet ({e}); make it again with the stage before"
+            ) from None
         assert isinstance(frame, pl.DataFrame)
         return frame
 
@@ -148,9 +149,7 @@ def publish_parts(folder: Path, out: Path) -> None:
             shutil.copy2(path, target)
 
 
-def funnel(
-    counted_in: pl.DataFrame, counted_out: pl.DataFrame, rejects: Iterable[pl.DataFrame] = ()
-) -> dict:
+def funnel(counted_in: pl.DataFrame, counted_out: pl.DataFrame, rejects: Iterable[pl.DataFrame] = ()) -> dict:
     """Documents and bytes in and out, by source and by rule.
 
     Args:

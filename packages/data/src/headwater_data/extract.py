@@ -1,6 +1,6 @@
 """extract: every corpus source to documents.
 
-    source -> shards of records -> reader -> tidy -> split long works -> part-N.parquet, rejects/part-N.parquet
+source -> shards of records -> reader -> tidy -> split long works -> part-N.parquet, rejects/part-N.parquet
 """
 
 from __future__ import annotations
@@ -18,7 +18,15 @@ from ._contracts.errors import UserError
 from ._contracts.stage import Run
 from .config import ExtractConfig
 from .documents import (
-    REJECTS, SCHEMA, count_folder, count_rejects, funnel, part_name, publish_parts, read_json, write_part
+    REJECTS,
+    SCHEMA,
+    count_folder,
+    count_rejects,
+    funnel,
+    part_name,
+    publish_parts,
+    read_json,
+    write_part,
 )  # fmt: skip
 from .fanout import fan_out
 from .readers import READERS, SLICED, Malformed, Raw, Slice
@@ -65,7 +73,9 @@ def plan_shards(sources: Path, config: ExtractConfig) -> list[Shard]:
         if source["role"] != "corpus":
             continue
         if source["reader"] not in READERS:
-            raise UserError(f"source {source['name']}: reader {source['reader']!r} is unknown; use one of {', '.join(READERS)}")
+            raise UserError(
+                f"source {source['name']}: reader {source['reader']!r} is unknown; use one of {', '.join(READERS)}"
+            )
         step = config.records_per_shard if source["reader"] in SLICED else max(source["records"], 1)
         for start in range(0, max(source["records"], 1), step):
             slices.append(Slice(folder, source, start, start + step, config))

@@ -81,7 +81,9 @@ def band_keys(signature: np.ndarray, bands: int, rows: int) -> np.ndarray:
     total = np.zeros((len(signature), bands), np.uint64)
     with np.errstate(over="ignore"):
         for row in range(rows):
-            total = total * np.uint64(0x100000001B3) + signature[:, row::rows][:, :bands].astype(np.uint64) + np.uint64(1)
+            total = (
+                total * np.uint64(0x100000001B3) + signature[:, row::rows][:, :bands].astype(np.uint64) + np.uint64(1)
+            )
     return mix64(total)
 
 

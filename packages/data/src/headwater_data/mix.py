@@ -121,7 +121,9 @@ def training_order(train: pl.DataFrame, epochs: dict[str, float], seed: int) -> 
             copies.append(picked.select("row", "id", epoch=pl.lit(int(times), pl.Int32)))
     empty = pl.DataFrame(schema={"row": train.schema["row"], "id": pl.String, "epoch": pl.Int32})
     order = pl.concat([empty, *copies])
-    keys = [xxhash.xxh3_64_intdigest(f"order {seed} {epoch} {id_}") for id_, epoch in order.select("id", "epoch").rows()]
+    keys = [
+        xxhash.xxh3_64_intdigest(f"order {seed} {epoch} {id_}") for id_, epoch in order.select("id", "epoch").rows()
+    ]
     return order.with_columns(key=pl.Series(keys, dtype=pl.UInt64)).sort("key", "id", "epoch")
 
 

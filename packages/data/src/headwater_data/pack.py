@@ -25,7 +25,13 @@ TAR = "files.tar.gz"
 LEVEL = 6  # gzip; 9 costs twice the time for 1% on HTML
 
 # Charsets that a web server would announce from a file's suffixes (Apache's AddCharset), as in index.html.ja.utf8.
-SUFFIX_CHARSETS = {"utf8": "utf-8", "euc-kr": "euc-kr", "euc-jp": "euc-jp", "iso-2022-jp": "iso-2022-jp", "koi8-r": "koi8-r"}
+SUFFIX_CHARSETS = {
+    "utf8": "utf-8",
+    "euc-kr": "euc-kr",
+    "euc-jp": "euc-jp",
+    "iso-2022-jp": "iso-2022-jp",
+    "koi8-r": "koi8-r",
+}
 
 
 def pack_warc(members: Iterable[Member], base_url: str, folder: Path) -> int:

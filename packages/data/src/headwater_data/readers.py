@@ -99,7 +99,11 @@ def read_text(shard: Slice) -> Iterator[Record]:
     """Plain text files, one work a file."""
     for path, data in _tar_slice(shard):
         text = _utf8(data)
-        yield Raw(path, text, _url(shard, path)) if text is not None else Malformed(path, "not_utf8", f"{len(data)} bytes")
+        yield (
+            Raw(path, text, _url(shard, path))
+            if text is not None
+            else Malformed(path, "not_utf8", f"{len(data)} bytes")
+        )
 
 
 _MD_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")

@@ -30,7 +30,9 @@ def signals(run: Run) -> None:
     publish_parts(run.work / "parts", run.out)
     counted = count_folder(run.out)
     everything = pl.scan_parquet(run.out / "part-*.parquet")
-    languages = everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False]).collect()
+    languages = (
+        everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False]).collect()
+    )
     means = everything.select(pl.col(SIGNALS).mean()).collect().row(0, named=True)
     run.write_metrics(
         {

@@ -12,12 +12,13 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from . import engine  # isort: split  (before torch: its import fixes tqdm's settings)
-
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from . import native
+from . import (
+    engine,  # isort: split  (before torch: its import fixes tqdm's settings)
+    native,
+)
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic

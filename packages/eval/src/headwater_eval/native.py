@@ -28,10 +28,15 @@ class NativeScorer:
         self.model, self.tokenizer = loaded.model.eval(), loaded.tokenizer
         self.context = loaded.config.context
         self.tokenizer.encode_special_tokens = True  # a document that spells <|end|> holds seven letters, no turn's end
-        ids = {token: self.tokenizer.token_to_id(token) for token in ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")}
+        ids = {
+            token: self.tokenizer.token_to_id(token)
+            for token in ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")
+        }
         absent = [token for token, number in ids.items() if number is None]
         if absent:
-            raise UserError(f"{loaded.folder}: its tokenizer has no {absent[0]}; export with a tokenizer of this lineage")
+            raise UserError(
+                f"{loaded.folder}: its tokenizer has no {absent[0]}; export with a tokenizer of this lineage"
+            )
         self.end_of_document, self._user, self._assistant, self.end_of_turn = ids.values()
 
     def encode(self, text: str) -> list[int]:

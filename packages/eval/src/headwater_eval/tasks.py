@@ -55,7 +55,9 @@ def heldout_task(documents: list[Document]) -> ConfigurableTask:
         "output_type": "loglikelihood_rolling",
         "doc_to_text": lambda doc: "",
         "doc_to_target": lambda doc: doc["text"],
-        "metric_list": [{"metric": name, "aggregation": _WEIGHTED[name], "higher_is_better": False} for name in metrics],
+        "metric_list": [
+            {"metric": name, "aggregation": _WEIGHTED[name], "higher_is_better": False} for name in metrics
+        ],
         "metadata": {"version": 1.0},
     }
     return _task(config, [{"text": document.text} for document in documents])

@@ -13,12 +13,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from megatron.core.transformer.module import MegatronModule
+from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from headwater_model import cpu  # noqa: F401  # isort: split  (before Megatron)
-from megatron.core.transformer.module import MegatronModule
-from megatron.core.transformer.transformer_config import TransformerConfig
-
 
 BLOCK = 128  # queries at once
 

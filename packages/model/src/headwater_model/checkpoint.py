@@ -17,9 +17,6 @@ from typing import Any
 
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.metadata import StorageMeta
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 from megatron.core import dist_checkpointing
 from megatron.core.dist_checkpointing.core import CheckpointingException
 from megatron.core.dist_checkpointing.strategies.torch import (
@@ -28,6 +25,9 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     _replace_state_dict_keys_with_sharded_keys,
     mcore_to_pyt_state_dict,
 )
+from torch.distributed.checkpoint.metadata import StorageMeta
+
+from headwater_model import cpu  # isort: split  (before Megatron)
 
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
@@ -151,4 +151,3 @@ class _SaveInProcess(TorchDistSaveShardedStrategy):
 class _Writer(dcp.FileSystemWriter):
     def storage_meta(self) -> StorageMeta:
         return StorageMeta()
-

@@ -53,7 +53,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
 
 
-COMMANDS = [Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate")]
+COMMANDS = [
+    Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate")
+]
 
 
 def main(argv: list[str] | None = None) -> int:

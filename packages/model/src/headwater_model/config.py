@@ -132,7 +132,9 @@ class BudgetConfig(Config):
 
     flops: float | None = Field(None, gt=0, description="training FLOPs; overrides minutes x flops_per_second")
     minutes: float = Field(9.0, gt=0, description="minutes of training")
-    flops_per_second: float = Field(1.5e11, gt=0, description="model FLOPs a second that training reaches on the device")
+    flops_per_second: float = Field(
+        1.5e11, gt=0, description="model FLOPs a second that training reaches on the device"
+    )
 
     @property
     def total(self) -> float:

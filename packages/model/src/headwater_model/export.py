@@ -22,4 +22,6 @@ def run(stage: Run) -> None:
     model.load_state_dict(loaded["model"])
     model.to(TYPES[config.precision])
     save(stage.out, model, model_config, stage.inputs["tokenizer"], state["head"])
-    stage.write_metrics({"parameters": model_config.parameters, "bytes": (stage.out / "model.safetensors").stat().st_size})
+    stage.write_metrics(
+        {"parameters": model_config.parameters, "bytes": (stage.out / "model.safetensors").stat().st_size}
+    )

@@ -28,9 +28,7 @@ def read_facts(folder: Path) -> Facts:
     path = Path(folder) / "metrics.json"
     try:
         raw = json.loads(path.read_text())
-        facts = Facts(
-            raw["vocabulary"], raw["train"]["tokens"], raw["heldout"]["tokens"], raw["heldout"]["bytes"]
-        )
+        facts = Facts(raw["vocabulary"], raw["train"]["tokens"], raw["heldout"]["tokens"], raw["heldout"]["bytes"])
     except (OSError, ValueError, KeyError) as e:
         raise UserError(f"{path}: counts of tokens and bytes are missing ({e}); encode the corpus again") from None
     for split, count in (("train", facts.train_tokens), ("heldout", facts.heldout_tokens)):

@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
+from megatron.core.inference.contexts import StaticInferenceContext
 from torch import Tensor
 
 from headwater_model import cpu  # isort: split  (before Megatron)
-from megatron.core.inference.contexts import StaticInferenceContext
 
 from ._contracts.errors import UserError
 from .gpt import GPT

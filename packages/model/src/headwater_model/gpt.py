@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
+
+from headwater_model import cpu  # isort: split  (before Megatron)
 
 from .attention import CoreAttention
 from .config import ModelConfig
@@ -86,9 +86,7 @@ class ScalarHead(nn.Linear):
         super().__init__(hidden, 1, bias=False)
 
 
-def build(
-    config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None
-) -> GPT:
+def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None) -> GPT:
     """Build the model, or this rank's part of it, with fresh weights on the device at hand.
 
     Args:

@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from megatron.core import parallel_state
 
 from headwater_model import cpu  # noqa: F401  # isort: split  (before Megatron)
-from megatron.core import parallel_state
 
 from . import checkpoint, launch, runtime
 from ._contracts import manifest as artefacts

@@ -8,10 +8,10 @@ from datetime import timedelta
 
 import torch
 import torch.distributed as dist
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
+
+from headwater_model import cpu  # isort: split  (before Megatron)
 
 from ._contracts.errors import UserError
 from .config import ParallelConfig

@@ -16,7 +16,9 @@ from ._contracts.errors import UsageError
 def generate(args: argparse.Namespace) -> None:
     """Write the prompt and what follows it to standard output."""
     if args.temperature < 0 or not 0 < args.top_p <= 1 or args.top_k < 0 or args.max_tokens < 1:
-        raise UsageError("--temperature 0 or more, --top-p above 0 and up to 1, --top-k 0 or more, --max-tokens 1 or more")
+        raise UsageError(
+            "--temperature 0 or more, --top-p above 0 and up to 1, --top-k 0 or more, --max-tokens 1 or more"
+        )
     torch.set_num_threads(os.cpu_count() or 1)
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
@@ -49,5 +51,3 @@ def decode_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
             pending = []
     if rest := tokenizer.decode(pending):
         yield rest
-
-

@@ -15,15 +15,15 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from torch import Tensor
+
+from headwater_model import cpu  # isort: split  (before Megatron)
 
 from . import checkpoint
 from .config import OptimizerConfig, ScheduleConfig
