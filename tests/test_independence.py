@@ -53,7 +53,7 @@ def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True, env=environment)
     paths = [str(ROOT / "packages" / name) for name in (package, *WITH[package])]
     done = subprocess.run(
-        [uv, "pip", "install", "-q", "-c", constraints, *paths, "pytest", "hypothesis", "pytest-timeout"],
+        [uv, "pip", "install", "-q", "-c", constraints, *paths, "pytest", "hypothesis", "pytest-timeout", "regex"],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
