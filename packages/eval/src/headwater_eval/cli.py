@@ -4,6 +4,7 @@ from . import __version__
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .report.stage import STAGE as REPORT
 
 STAGES = [
     Stage(
@@ -34,6 +35,7 @@ STAGES = [
         run="headwater_eval.evaluate:run",
         code=("headwater_model",),
     ),
+    REPORT,
 ]
 
 

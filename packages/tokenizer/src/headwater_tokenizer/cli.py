@@ -17,6 +17,7 @@ STAGES = [
         writes="tokenizer",
         cost="about 0.3 CPU seconds and 5 MB of memory a megabyte of sample; the sample is capped by sample_bytes",
         config=TrainConfig,
+        section="tokenizer",  # `train` alone would say too little among the params of a whole lineage
         run="headwater_tokenizer.train:train",
     ),
     Stage(
