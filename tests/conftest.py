@@ -12,14 +12,6 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-# The lineage runs once every package has given its params: until then what needs it is skipped, and says so.
-JOINED = all(
-    f"\n{section}:" in (ROOT / preset).read_text()
-    for preset in ("configs/smoke.yaml", "configs/tiny.yaml", "configs/small.yaml")
-    for section in ("collect", "pretrain", "evaluate", "ppo")
-)
-needs_the_lineage = pytest.mark.skipif(not JOINED, reason="the packages' params are not joined into one lineage yet")
-
 
 def copy_tree(target: Path) -> Path:
     """The working tree as a fresh clone would hold it (tracked and new files, none that git ignores)."""

@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from headwater_data._contracts import manifest as artefacts
-from tests.conftest import dvc, environment, needs_the_lineage
+from tests.conftest import dvc, environment
 
-pytestmark = [pytest.mark.xdist_group("lineage"), needs_the_lineage]
+pytestmark = pytest.mark.xdist_group("lineage")
 
 
 def change_seed(tree: Path) -> None:

@@ -10,9 +10,8 @@ import tomllib
 import pytest
 import yaml
 
-from headwater_data._contracts import manifest as artefacts
 from headwater_data._contracts.config import read_yaml
-from tests.conftest import ROOT, needs_the_lineage
+from tests.conftest import ROOT
 
 PACKAGES = ["data", "tokenizer", "model", "eval", "align"]
 
@@ -36,15 +35,9 @@ def test_the_version_is_the_top_of_the_changelog(package: str) -> None:
     top = re.search(r"^## (\S+)", (folder / "CHANGELOG.md").read_text(), re.M)
     assert top and top[1] == version
     assert (folder / "LICENSE").is_file()
+    assert (folder / "README.md").stat().st_size > 500
 
 
-@needs_the_lineage
-def test_every_artefact_kind_has_a_page() -> None:
-    pages = {p.stem for p in (ROOT / "contracts/schemas").glob("*.md")} - {"README"}
-    assert pages == set(artefacts.SCHEMAS)
-
-
-@needs_the_lineage
 def test_every_preset_has_every_section_that_the_lineage_names() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     params = read_yaml(ROOT / "params.yaml")

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import headwater_model.cpu as cpu  # noqa: F401
+
 import torch
 import torch.nn.functional as F
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
-
-from headwater_model import cpu  # noqa: F401  # isort: split  (before Megatron)
 
 BLOCK = 128  # queries at once
 

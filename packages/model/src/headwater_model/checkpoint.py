@@ -15,6 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import headwater_model.cpu as cpu
+
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from megatron.core import dist_checkpointing
@@ -26,8 +28,6 @@ from megatron.core.dist_checkpointing.strategies.torch import (
     mcore_to_pyt_state_dict,
 )
 from torch.distributed.checkpoint.metadata import StorageMeta
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError

@@ -99,8 +99,9 @@ class ParallelConfig(Config):
 
 
 class OptimizerConfig(Config):
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) with gradient clipping."""
+    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or Muon, with gradient clipping."""
 
+    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: for hidden matrices, AdamW for the rest")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")
     beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of its square")
@@ -174,7 +175,7 @@ class PretrainConfig(Config):
     seed: int = Field(1234, ge=0, description="of weights and data order")
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters; masters are float32")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="AdamW; the plan gives lr")
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="learning rate over steps")
     warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with rising learning rate")
     decay: float = Field(0.3, gt=0, le=1, description="wsd: share of the steps with falling learning rate")

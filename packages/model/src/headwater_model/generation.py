@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import headwater_model.cpu as cpu
+
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
 from torch import Tensor
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 
 from ._contracts.errors import UserError
 from .gpt import GPT

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any, Literal
 
+import headwater_model.cpu as cpu
+
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
@@ -14,8 +16,6 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 
 from .attention import CoreAttention
 from .config import ModelConfig

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import headwater_model.cpu as cpu  # noqa: F401
+
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
-
-from headwater_model import cpu  # noqa: F401  # isort: split  (before Megatron)
 
 from . import checkpoint, launch, runtime
 from ._contracts import manifest as artefacts

@@ -6,12 +6,12 @@ import logging
 import os
 from datetime import timedelta
 
+import headwater_model.cpu as cpu
+
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import model_parallel_cuda_manual_seed
-
-from headwater_model import cpu  # isort: split  (before Megatron)
 
 from ._contracts.errors import UserError
 from .config import ParallelConfig

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import headwater_model.cpu as cpu  # noqa: F401
+
 import numpy as np
 import torch
 import torch.distributed as dist
@@ -12,8 +14,6 @@ from megatron.core.datasets.indexed_dataset import IndexedDataset
 from megatron.core.datasets.utils import Split
 from tokenizers import Tokenizer
 from torch import Tensor
-
-from headwater_model import cpu  # noqa: F401  # isort: split  (before Megatron)
 
 from ._contracts.errors import UserError
 

@@ -13,19 +13,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import headwater_model.cpu as cpu
+
 import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
-from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
-from megatron.core.optimizer import get_megatron_optimizer
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from torch import Tensor
 
-from headwater_model import cpu  # isort: split  (before Megatron)
-
 from . import checkpoint
+from . import optimizer as optimizers
 from .config import OptimizerConfig, ScheduleConfig
 from .gpt import GPT
 
@@ -42,7 +41,6 @@ class Trainer:
         self.schedule = schedule
         self.module = model
         config = model.config
-        half = config.params_dtype == torch.bfloat16
         with cpu.on_device():
             self.model = DistributedDataParallel(
                 config,
@@ -50,24 +48,7 @@ class Trainer:
                 model,
             )
             self.model.broadcast_params()
-            self.optimizer = get_megatron_optimizer(
-                MegatronOptimizerConfig(
-                    optimizer="adam",
-                    lr=optimizer.lr,
-                    min_lr=optimizer.lr * schedule.floor,
-                    adam_beta1=optimizer.beta1,
-                    adam_beta2=optimizer.beta2,
-                    adam_eps=optimizer.eps,
-                    weight_decay=optimizer.weight_decay,
-                    clip_grad=optimizer.clip,
-                    bf16=half,
-                    params_dtype=config.params_dtype,
-                ),
-                [self.model],
-                use_gloo_process_groups=False,
-            )
-        for group in self.optimizer.param_groups:
-            group["fused"], group["foreach"] = True, False  # torch's fused AdamW: one kernel a tensor
+            self.optimizer = optimizers.build(self.model, optimizer, schedule.floor, config.params_dtype)
         config.finalize_model_grads_func = finalize_model_grads
         config.grad_scale_func = self.optimizer.scale_loss
         self.scheduler = _scheduler(self.optimizer, optimizer, schedule)
