@@ -45,7 +45,7 @@ check-system: # what a fresh machine may lack, with the command that brings it
 	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
 
 test: setup ## every test: contracts, lineage, kills, and each package's own tests in an environment of its own
-	@python -m pytest tests
+	@OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadgroup
 
 lint: setup ## ruff, and who may import whom
 	@ruff check . && ruff format --check . && lint-imports --no-logo

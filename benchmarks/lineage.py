@@ -40,7 +40,8 @@ def run(quick: bool) -> list[Row]:
 
 
 def _row(tree, work, repetitions, everything, change, targets) -> Row:
-    figures, ran = [], []
+    figures: list[float] = []
+    ran: list[str] = []
     for i in range(1, repetitions + 1):
         change(i)
         seconds, ran = _repro(tree, *targets)

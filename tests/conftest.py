@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
 
@@ -61,11 +62,18 @@ def dvc(tree: Path, *arguments: str, check: bool = True) -> subprocess.Completed
 
 
 @pytest.fixture(scope="session")
-def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def smoke(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
     """A tree in which `dvc repro` has run the whole lineage at scale smoke. Read it; change only copies."""
-    tree = copy_tree(tmp_path_factory.mktemp("smoke") / "headwater")
-    set_scale(tree, "smoke")
-    dvc(tree, "repro")
+    shared = tmp_path_factory.getbasetemp()
+    if worker_id != "master":
+        shared = shared.parent  # one run serves all of xdist's workers
+    tree = shared / "smoke" / "headwater"
+    with FileLock(shared / "smoke.lock"):
+        if not (tree / "dvc.lock").exists():
+            tree.parent.mkdir()
+            copy_tree(tree)
+            set_scale(tree, "smoke")
+            dvc(tree, "repro")
     return tree
 
 

@@ -14,15 +14,19 @@ from pathlib import Path
 
 import pytest
 
+from headwater_data._contracts import manifest as artefacts
 from tests.conftest import ROOT
 
+# One package after the other: its environment is made once.
+pytestmark = pytest.mark.xdist_group("alone")
+
 WITH = {"data": [], "tokenizer": [], "model": [], "eval": ["model"], "align": ["model"]}
-SMALL_STAGE = {  # one stage that needs little: --dry-run would not import what the stage needs
-    "data": "collect",
-    "tokenizer": "train",
-    "model": "plan",
-    "eval": "compressor",
-    "align": "preferences",
+SMALL_STAGE = {  # one stage that needs little, and the artefacts it reads
+    "data": ("collect", []),
+    "tokenizer": ("train", ["corpus"]),
+    "model": ("plan", ["tokens"]),
+    "eval": ("compressor", ["corpus"]),
+    "align": ("preferences", ["sources"]),
 }
 
 
@@ -69,10 +73,9 @@ def test_help_names_every_stage(alone: tuple[str, Path], tmp_path: Path) -> None
     package, environment = alone
     command = environment / "bin" / f"headwater-{package}"
     done = subprocess.run([command, "--help"], cwd=tmp_path, env=outside(), capture_output=True, text=True)
-    assert done.returncode == 0 and SMALL_STAGE[package] in done.stdout
-    one = subprocess.run(
-        [command, SMALL_STAGE[package], "--help"], cwd=tmp_path, env=outside(), capture_output=True, text=True
-    )
+    stage = SMALL_STAGE[package][0]
+    assert done.returncode == 0 and stage in done.stdout
+    one = subprocess.run([command, stage, "--help"], cwd=tmp_path, env=outside(), capture_output=True, text=True)
     assert all(word in one.stdout for word in ("reads:", "writes:", "costs:"))
 
 
@@ -96,3 +99,18 @@ def test_its_own_tests_pass(alone: tuple[str, Path], tmp_path: Path) -> None:
     )  # fmt: skip
     print(done.stdout[-4000:])
     assert done.returncode == 0, done.stdout[-6000:]
+
+
+def test_one_stage_runs(alone: tuple[str, Path], smoke: Path, tmp_path: Path) -> None:
+    """A stage of the lone package, on a team mate's artefacts, publishes what it published in the whole tree."""
+    package, environment = alone
+    stage, inputs = SMALL_STAGE[package]
+    done = subprocess.run(
+        [environment / "bin" / f"headwater-{package}", stage, "--params", smoke / "params.yaml"]
+        + [a for name in inputs for a in ("--in", smoke / "artefacts" / name)]
+        + ["--out", tmp_path / "out", "--work", tmp_path / "work"],
+        cwd=tmp_path, env=outside(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    made = artefacts.verify(tmp_path / "out")
+    assert made.stage == stage and made.package == f"headwater-{package}"

@@ -74,6 +74,8 @@ def train(
     rank, ranks = parallel_state.get_data_parallel_rank(), config.parallel.data
     tokenizer = read_tokenizer(inputs["tokenizer"])
     end_of_text = tokenizer.token_to_id("<|endoftext|>")
+    if end_of_text is None:
+        raise UserError(f"{inputs['tokenizer']}: no token <|endoftext|>, which ends every document; train it again")
     data = TrainingData(
         inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, end_of_text, work / "index"
     )
