@@ -55,7 +55,7 @@ def verdicts(documents: pl.DataFrame, rules: Mapping[str, RuleConfig]) -> tuple[
     fired = documents.select(**{name: removes(rule) for name, rule in rules.items()})
     enabled = [name for name, rule in rules.items() if rule.enabled]
     first = pl.coalesce([pl.when(pl.col(n)).then(pl.lit(n)) for n in enabled] or [pl.lit(None, pl.String)])
-    rule = documents.select("source").hstack(fired).with_columns(rule=first)["rule"]  # as many rows as documents, always
+    rule = documents.select("source").hstack(fired).with_columns(rule=first)["rule"]  # a row a document
     value, threshold = pl.lit(None, pl.Float64), pl.lit(None, pl.Float64)
     for name in enabled:
         config = rules[name]
