@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import manifest as artefacts
-from .config import load_section, override, parse, resolved
+from .config import defaults, load_section, override, parse, resolved
 from .errors import UsageError
 from .stage import Stage, execute, fingerprint
 
@@ -59,7 +59,7 @@ def _run_stage(stage: Stage, package: str, version: str, args: argparse.Namespac
     elif args.scale:
         raise UsageError("--scale needs --params: presets lie in the folder configs beside params.yaml")
     else:
-        values = override({}, args.set)
+        values = override(defaults(stage.config), args.set)
     config = parse(stage.config, values, section)
     inputs = _inputs(stage, args.inputs)
     if args.dry_run:

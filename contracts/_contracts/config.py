@@ -86,6 +86,14 @@ def parse(model: type[C], values: dict, where: str) -> C:
         raise UsageError("; ".join(_explain(model, where, error) for error in e.errors())) from None
 
 
+def defaults(model: type[Config]) -> dict:
+    """What `--set` changes where no params file is given: the model's own values; {} where one has no default."""
+    try:
+        return resolved(model())
+    except ValidationError:
+        return {}
+
+
 def resolved(config: Config) -> dict:
     """The config with every default filled in, as plain JSON values."""
     return json.loads(config.model_dump_json())

@@ -9,8 +9,9 @@ from headwater_counting.cli import CountConfig
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater_data._contracts.config import load_section, override, parse, resolved
+from headwater_data._contracts.config import defaults, load_section, override, parse, resolved
 from headwater_data._contracts.errors import UsageError
+from headwater_data.config import FilterConfig
 
 leaves = st.integers() | st.text(max_size=3) | st.none() | st.lists(st.integers(), max_size=2)
 trees = st.dictionaries(
@@ -79,6 +80,12 @@ def test_set_holds_over_the_preset_and_the_preset_over_the_params(params):
     assert (config.minimum_length, config.ballast.bytes, config.ballast.by) == (3, 20, "numpy")
     config = parse(CountConfig, load_section(params, "count", "small"), "count")
     assert (config.minimum_length, config.ballast.bytes) == (2, 10)
+
+
+def test_set_without_a_params_file_changes_one_leaf_of_the_defaults():
+    config = parse(FilterConfig, override(defaults(FilterConfig), ["rules.gopher_short_doc.threshold=20"]), "filter")
+    changed = {name for name, rule in FilterConfig().rules.items() if config.rules[name] != rule}
+    assert changed == {"gopher_short_doc"} and config.rules["gopher_short_doc"].threshold == 20
 
 
 def test_an_unknown_scale_lists_the_presets(params):
