@@ -22,9 +22,7 @@ def test_blocks_give_the_textbooks_values_and_gradients(size: int, seed: int) ->
     upstream = torch.randn(3, size, 8, generator=g)
     got, expected = BlockCausal.apply(*qkv), _textbook(*qkv)
     torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-    for a, b in zip(
-        torch.autograd.grad(got, qkv, upstream), torch.autograd.grad(expected, qkv, upstream), strict=True
-    ):
+    for a, b in zip(torch.autograd.grad(got, qkv, upstream), torch.autograd.grad(expected, qkv, upstream), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
 
 

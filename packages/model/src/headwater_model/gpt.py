@@ -14,6 +14,12 @@ from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTenso
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from megatron.core.tensor_parallel.layers import (
+    ColumnParallelLinear,
+    RowParallelLinear,
+    VocabParallelEmbedding,
+    set_tensor_model_parallel_attributes,
+)
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
@@ -119,6 +125,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
         model.head = head
         if head == "scalar" and last:
             model.output_layer = ScalarHead(config.hidden)
+        _mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed)
         model.to(device=cpu.DEVICE, dtype=dtype)
     return model
@@ -157,6 +164,15 @@ def initialise(model: GPT, config: ModelConfig, seed: int) -> None:
         weight.copy_(whole[place])
 
 
+def _mark_shards(model: GPT) -> None:
+    """Say of each split matrix that it is one: Megatron does so only while it initialises, and the norm of the
+    gradient counts an unmarked one on the first tensor-parallel rank alone."""
+    axis = {VocabParallelEmbedding: 0, ColumnParallelLinear: 0, RowParallelLinear: 1}
+    for module in model.modules():
+        if type(module) in axis and module.weight is not None:
+            set_tensor_model_parallel_attributes(module.weight, True, axis[type(module)], 1)
+
+
 def _shards(state: Any) -> list[ShardedTensor]:
     """The sharded tensors of a state dict, factories (the two halves of a gated MLP) taken apart."""
     found: list[ShardedTensor] = []
@@ -190,6 +206,7 @@ def _megatron_config(config: ModelConfig, dtype: torch.dtype, tensor: int, pipel
         tensor_model_parallel_size=tensor,
         pipeline_model_parallel_size=pipeline,
         variable_seq_lengths=pipeline > 1,
+        moe_token_dispatcher_type="alltoall",  # no experts here, but Megatron refuses its default with the line above
         batch_p2p_comm=cpu.HAS_CUDA,  # gloo has no batched point-to-point
         use_cpu_initialization=True,
         perform_initialization=False,  # `initialise` does it

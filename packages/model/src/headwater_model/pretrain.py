@@ -36,6 +36,8 @@ def run(stage: Run) -> None:
     if config.parallel.ranks == 1:
         train(config, stage.inputs, stage.work, stage.out, stage.log, stage.progress)
         return
+    plan = read_plan(stage.inputs["plan"])
+    _check(config, ModelConfig(**plan["model"]), plan, stage.inputs)  # here, so that one process complains and not each
     job = {
         "config": resolved(config),
         "inputs": {name: str(path) for name, path in stage.inputs.items()},
