@@ -54,7 +54,7 @@ types: setup ## mypy
 	@mypy
 
 lock: setup ## resolve requirements/lock.txt anew from the packages' own requirements
-	@$(UV) pip compile packages/*/pyproject.toml requirements/dev.in -c requirements/torch.txt \
+	@$(UV) pip compile --extra test packages/*/pyproject.toml requirements/dev.in -c requirements/torch.txt \
 	  --universal --python-version 3.11 --generate-hashes --no-annotate --no-header \
 	  --no-emit-find-links --no-emit-index-url --quiet -o requirements/lock.txt \
 	  $(addprefix --no-emit-package ,torch $(TORCH_BRINGS))

@@ -1,7 +1,7 @@
 """One package, alone: installed from its path into an empty environment, it runs and passes its own tests.
 
 This is where the packages' own tests run: in an environment that holds the package, its declared
-requirements and pytest, and for eval and align headwater-model, which both may import. An undeclared
+requirements, its `test` extra, and for eval and align headwater-model, which both may import. An undeclared
 requirement or an import of a sibling fails here.
 """
 
@@ -55,9 +55,9 @@ def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     torch = (ROOT / "requirements/torch.txt").read_text().split()
     constraints.write_text("\n".join([*pins, *torch]))
     subprocess.run([uv, "venv", "-q", "--python", sys.executable, folder], check=True, env=environment)
-    paths = [str(ROOT / "packages" / name) for name in (package, *WITH[package])]
+    paths = [f"{ROOT / 'packages' / package}[test]", *(str(ROOT / "packages" / name) for name in WITH[package])]
     done = subprocess.run(
-        [uv, "pip", "install", "-q", "-c", constraints, *paths, "pytest", "hypothesis", "pytest-timeout", "regex"],
+        [uv, "pip", "install", "-q", "-c", constraints, *paths],
         env=environment, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
