@@ -30,7 +30,7 @@ def test_the_same_seed_gives_the_same_conversation(sft_model, monkeypatch, capsy
 
 def test_a_question_longer_than_the_context_is_said_to_be_and_the_talk_goes_on(sft_model, monkeypatch, capsys):
     say(monkeypatch, "long " * 100 + "\nNumber 3?\n")
-    assert main(["chat", "--model", str(sft_model), "--max-tokens", "20"]) == 0
+    assert main(["chat", "--model", str(sft_model)]) == 0
     heard = capsys.readouterr()
     assert "too long" in heard.err
     assert len(heard.out.splitlines()) == 1

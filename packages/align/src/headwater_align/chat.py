@@ -17,14 +17,15 @@ from .engine import generation, pretrained, runtime
 
 def run(args: Namespace) -> None:
     """Read lines from standard input, answer each, until /quit or the end of input. /reset forgets the history."""
-    if args.max_tokens < 1 or args.temperature < 0 or not 0 < args.top_p <= 1:
+    if (args.max_tokens is not None and args.max_tokens < 1) or args.temperature < 0 or not 0 < args.top_p <= 1:
         raise UsageError("--max-tokens must be 1 or more, --temperature 0 or more, --top-p above 0 and at most 1")
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
     chat = ChatFormat(loaded.tokenizer)
-    room = loaded.config.context - args.max_tokens
+    longest = args.max_tokens or min(256, loaded.config.context // 2)
+    room = loaded.config.context - longest
     if room < 2:
-        raise UsageError(f"--max-tokens {args.max_tokens} leaves no room for a question in {loaded.config.context}")
+        raise UsageError(f"--max-tokens {longest} leaves no room for a question in {loaded.config.context}")
     history: list[Message] = []
     for turn, line in enumerate(_lines()):
         if line == "/quit":
@@ -37,7 +38,7 @@ def run(args: Namespace) -> None:
             print(f"(too long: with its answer a message has {loaded.config.context} tokens)", file=sys.stderr)
             continue
         ids = generation.stream(
-            loaded.model, prompt, max_new_tokens=args.max_tokens, temperature=args.temperature, top_p=args.top_p,
+            loaded.model, prompt, max_new_tokens=longest, temperature=args.temperature, top_p=args.top_p,
             stop_ids=chat.stops, seed=args.seed + turn,
         )  # fmt: skip
         answer = ""

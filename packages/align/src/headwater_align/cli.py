@@ -73,7 +73,9 @@ STAGES = (
 def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an export with a chat tokenizer")
     parser.add_argument("--system", default="", metavar="TEXT", help="system message that opens the conversation")
-    parser.add_argument("--max-tokens", type=int, default=256, metavar="N", help="tokens an answer (default: 256)")
+    parser.add_argument(
+        "--max-tokens", type=int, metavar="N", help="tokens an answer (default: 256, or half of a shorter context)"
+    )
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="nucleus (default: 0.95)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampling (default: 1)")
