@@ -10,13 +10,14 @@ import torch
 from . import ppo
 from .chat_format import ChatFormat
 from .config import PpoConfig
+from .engine import GPT
 from .intervals import bootstrap_mean, wilson
 from .reward_model import RewardModel
 from .rollouts import draw_seed, logprobs, sample
 
 
 def compare(
-    models: Mapping[str, object],
+    models: Mapping[str, GPT],
     prompts: Sequence[Sequence[int]],
     judge: RewardModel,
     chat: ChatFormat,
@@ -32,7 +33,9 @@ def compare(
         metrics; samples: {"prompt", "sft", "ppo", "sft_reward", "ppo_reward"} an answer.
     """
     asked = [list(p) for p in prompts for _ in range(config.samples_per_prompt)]
-    rewards, texts, metrics = {}, {}, {"heldout_prompts": len(prompts)}
+    rewards: dict[str, np.ndarray] = {}
+    texts: dict[str, list[str]] = {}
+    metrics: dict[str, float] = {"heldout_prompts": len(prompts)}
     for name, model in models.items():
         seed = draw_seed(config.seed, 2**31)
         episodes = sample(model, asked, chat, config.max_response_length, seed, config.batch_size)

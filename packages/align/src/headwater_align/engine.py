@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Literal
 
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
@@ -17,6 +18,7 @@ from .config import Optimization
 try:
     from headwater_model import checkpoint, forward, generation, pretrained, runtime
     from headwater_model.config import OptimizerConfig, ScheduleConfig
+    from headwater_model.gpt import GPT
     from headwater_model.pretrained import Loaded
     from headwater_model.trainer import Trainer, next_token_loss
 except ModuleNotFoundError as e:
@@ -26,10 +28,20 @@ except ModuleNotFoundError as e:
         "headwater-model is needed to train or run a model; install it beside this: pip install ./packages/model"
     ) from None
 
-__all__ = ["Loaded", "Trainer", "checkpoint", "forward", "generation", "next_token_loss", "pretrained", "runtime"]
+__all__ = [
+    "GPT",
+    "Loaded",
+    "Trainer",
+    "checkpoint",
+    "forward",
+    "generation",
+    "next_token_loss",
+    "pretrained",
+    "runtime",
+]
 
 
-def make_trainer(model: object, optimization: Optimization, steps: int) -> Trainer:
+def make_trainer(model: GPT, optimization: Optimization, steps: int) -> Trainer:
     """A trainer of `model` with AdamW and its schedule over `steps` steps."""
     warmup = min(round(optimization.warmup * steps), steps - 1)
     return Trainer(
@@ -60,7 +72,7 @@ def row_limit(asked: int, loaded: Loaded) -> int:
     return asked or loaded.config.context
 
 
-def export(out: Path, loaded: Loaded, trainer: Trainer, chat: ChatFormat, head: str) -> None:
+def export(out: Path, loaded: Loaded, trainer: Trainer, chat: ChatFormat, head: Literal["lm", "scalar"]) -> None:
     """Write the trained model as a Hugging Face folder whose generation ends at the end of a turn."""
     pretrained.save(out, trainer.module, loaded.config, loaded.folder, head)
     path = out / "generation_config.json"

@@ -18,7 +18,8 @@ def run(run: Run) -> None:
     """Write train.jsonl, heldout.jsonl, rejects.jsonl and metrics.json."""
     config: InstructionsConfig = run.config
     items = ItemIndex.from_artefact(run.inputs["items"]) if "items" in run.inputs else None
-    records, rejects = [], []
+    records: list[dict] = []
+    rejects: list[dict] = []
     for source in sources_with_role(run.inputs["sources"], "instructions", config.sources):
         made, refused = demonstrations(source, config.phrasings, config.max_rows.get(source.name), items)
         records, rejects = records + made, rejects + refused

@@ -21,7 +21,9 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
     return (0.0 if successes == 0 else centre - half), (1.0 if successes == n else centre + half)
 
 
-def bootstrap_mean(values: Sequence[float], seed: int, resamples: int = 2000) -> tuple[float, float, float]:
+def bootstrap_mean(
+    values: Sequence[float] | np.ndarray, seed: int, resamples: int = 2000
+) -> tuple[float, float, float]:
     """Mean and 95% percentile-bootstrap interval of independent values.
 
     Values that share a prompt are not independent: average them over the prompt first.

@@ -196,7 +196,7 @@ def _answer(value: Any) -> list[Message]:
 def _from_sharegpt(turn: Any) -> Message:
     if not isinstance(turn, dict) or turn.get("from") not in SHAREGPT_ROLES:
         raise BadRow("unknown role")
-    return {"role": SHAREGPT_ROLES[turn["from"]], "content": turn.get("value")}
+    return {"role": SHAREGPT_ROLES[turn["from"]], "content": turn.get("value", "")}
 
 
 def _alternating(turns: Any) -> list[Message]:
@@ -236,7 +236,7 @@ def docstring_conversations(record: dict, phrasings: int) -> list[list[Message]]
         "signature": _call(name, record.get("signature"), sentence),
     }
     start = sum(name.encode()) % len(PHRASINGS)
-    made = []
+    made: list[list[Message]] = []
     for question, part in PHRASINGS[start:] + PHRASINGS[:start]:
         if len(made) < phrasings and answers[part]:
             asked = {"role": "user", "content": question.format(name=name)}

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ._contracts.errors import UserError
 from .batching import pad
-from .engine import Loaded, forward, pretrained
+from .engine import GPT, Loaded, forward, pretrained
 
 NORMALISATION = "reward.json"
 
@@ -49,7 +49,7 @@ class RewardModel:
 
 
 @torch.no_grad()
-def last_values(model: object, rows: Sequence[Sequence[int]], filler: int, size: int) -> Tensor:
+def last_values(model: GPT, rows: Sequence[Sequence[int]], filler: int, size: int) -> Tensor:
     """The scalar head at each row's last token, float32 [rows]; rows of like length go through together.
 
     Args:

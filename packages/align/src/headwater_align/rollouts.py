@@ -6,7 +6,7 @@ token t + 1, and the value of the state in which it was chosen. `mask` marks the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .batching import pad
 from .chat_format import ChatFormat
-from .engine import forward, generation
+from .engine import GPT, forward, generation
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Episodes:
         return [len(a) for a in self.answers]
 
 
-def sample(model: object, prompts: list[list[int]], chat: ChatFormat, tokens: int, seed: int, size: int) -> Episodes:
+def sample(model: GPT, prompts: list[list[int]], chat: ChatFormat, tokens: int, seed: int, size: int) -> Episodes:
     """One answer a prompt, at temperature 1, `size` prompts of like length at a time.
 
     Args:
@@ -64,18 +64,18 @@ def sample(model: object, prompts: list[list[int]], chat: ChatFormat, tokens: in
 
 
 @torch.no_grad()
-def logprobs(model: object, episodes: Episodes, filler: int, size: int) -> Tensor:
+def logprobs(model: GPT, episodes: Episodes, filler: int, size: int) -> Tensor:
     """Log-probability of each token under `model`, float32 [B, T - 1], by the very forward pass that training uses."""
     return _in_parts(episodes.rows, filler, size, lambda tokens: forward.token_logprobs(model, tokens))
 
 
 @torch.no_grad()
-def state_values(model: object, episodes: Episodes, filler: int, size: int) -> Tensor:
+def state_values(model: GPT, episodes: Episodes, filler: int, size: int) -> Tensor:
     """The scalar head before each token, float32 [B, T - 1]."""
     return _in_parts(episodes.rows, filler, size, lambda tokens: forward.values(model, tokens[:, :-1]))
 
 
-def _in_parts(rows: Sequence[Sequence[int]], filler: int, size: int, of: object) -> Tensor:
+def _in_parts(rows: Sequence[Sequence[int]], filler: int, size: int, of: Callable[[Tensor], Tensor]) -> Tensor:
     out = torch.zeros(len(rows), max(len(row) for row in rows) - 1)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     for start in range(0, len(order), size):

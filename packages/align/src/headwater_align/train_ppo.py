@@ -146,7 +146,7 @@ def prompts_of(artefact: Path, side: str, chat: ChatFormat, limit: int) -> tuple
 
     A prompt is a conversation up to the assistant's first answer.
     """
-    asked = {}
+    asked: dict[str, list[dict]] = {}
     for record in read_split(artefact, side):
         messages = record["messages"]
         first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")

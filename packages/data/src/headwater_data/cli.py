@@ -24,6 +24,7 @@ STAGES = [
         "about 150 MB of downloads and 90 s at scale tiny; none at smoke; under 1 GB of memory",
         CollectConfig,
         "headwater_data.collect:collect",
+        reuse=False,  # local files are in no fingerprint; what was downloaded and packed is kept all the same
     ),
     Stage(
         "extract",

@@ -58,11 +58,13 @@ def collect(run: Run) -> None:
 def collect_source(name: str, source: SourceConfig, downloads: Path, finished: Path) -> dict:
     """Fetch and pack one source into `finished/NAME`, unless it is there; returns its source.json.
 
+    Local files are read each time: they may have changed under the same name.
+
     Raises:
         UserError: the source can't be fetched or read.
     """
     folder = finished / name
-    if not (folder / "source.json").exists():
+    if source.kind == "local" or not (folder / "source.json").exists():
         fetched = fetch(name, source, downloads)
         beside = finished / f".{name}.partial"
         shutil.rmtree(beside, ignore_errors=True)

@@ -19,6 +19,7 @@ import tarfile
 import tempfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -108,7 +109,7 @@ def members(name: str, source: SourceConfig, fetched: Fetched) -> Iterator[Membe
             taken, total = taken + 1, total + len(data)
             seen[path] = seen.get(path, 0) + 1
             yield Member(path if seen[path] == 1 else f"{path}~{seen[path]}", data, modified)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, gzip.BadGzipFile) as e:
+    except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, gzip.BadGzipFile) as e:
         raise UserError(
             f"source {name}: {fetched.path} can't be read to its end ({e}); delete it and run again"
         ) from None

@@ -77,6 +77,10 @@ def read_html(shard: Slice) -> Iterator[Record]:
                     yield _page(record, f"{position:06d}", shard)
         except (OSError, ValueError) as e:  # a truncated or damaged archive: what lies before it counts
             yield Malformed(f"record-{position + 1}", "truncated_warc", str(e))
+            return
+    missing = min(shard.stop, shard.source["records"]) - max(position + 1, shard.start)
+    if missing > 0:  # FastWARC takes a cut in the middle of a record for the end
+        yield Malformed(f"record-{position + 1}", "truncated_warc", f"{missing} records are missing")
 
 
 def _page(record, key: str, shard: Slice) -> Record:  # record: fastwarc's WarcRecord

@@ -18,8 +18,9 @@ import signal
 import struct
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
@@ -80,7 +81,8 @@ def run(run: Run) -> None:
     jobs |= {f"ppmd-{order}": ("ppmd", order, config.memory_mb << 20) for order in config.orders}
     results = {name: run.work / f"{name}.json" for name in jobs}
     waiting = [name for name in jobs if not results[name].exists()]
-    context, busy = multiprocessing.get_context("spawn"), {}
+    context = multiprocessing.get_context("spawn")
+    busy: dict[Any, SpawnProcess] = {}  # by sentinel
     while waiting or busy:
         while waiting and len(busy) < config.processes:
             name = waiting.pop(0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,7 @@ def run(run: Run) -> None:
     scorer = native.load(run.inputs["model"], config.dtype, config.threads)
     lm = HeadwaterLM(scorer, config.batch_tokens, config.heldout.overlap)
 
-    parts = [
-        _kept(run, name, lambda b=BENCHMARKS[name], i=items: _score_items(lm, b, i))
-        for name, items in questions.items()
-    ]
+    parts = [_kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items)) for name, items in questions.items()]
     if heldout:
         parts.append(_kept(run, HELDOUT, lambda: _score_heldout(lm, heldout, config)))
     prompts = prompt_documents(documents, config.samples, config.seed)

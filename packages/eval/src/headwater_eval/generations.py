@@ -29,9 +29,12 @@ def generate(scorer: ChatScorer, documents: list[Document], config: SamplesConfi
     `plain` prompts begin held-out documents, so that the true continuation stands beside the model's; `chat`
     prompts are questions in the chat format, for an untuned model too. `finished`: the model ended by itself.
     """
-    rows, prompts = [], []
+    rows: list[dict] = []
+    prompts: list[list[int]] = []
     for document in documents:
-        prompt, reference = cut_prompt(document.text, config.prompt_characters)
+        parts = cut_prompt(document.text, config.prompt_characters)
+        assert parts is not None, f"document {document.id} is too short for a prompt"
+        prompt, reference = parts
         rows.append({"id": document.id, "format": "plain", "source": document.source, "prompt": prompt,
                      "reference": reference})  # fmt: skip
         prompts.append([scorer.end_of_document, *scorer.encode(prompt)])
@@ -56,7 +59,7 @@ def prompt_documents(documents: list[Document], config: SamplesConfig, seed: int
         and cut_prompt(d.text, config.prompt_characters)
     ]
     seen: Counter[str] = Counter()
-    rounds = []
+    rounds: list[tuple[int, int, Document]] = []
     for document in usable:
         rounds.append((seen[document.source], len(rounds), document))
         seen[document.source] += 1

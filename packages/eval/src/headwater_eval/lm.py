@@ -92,7 +92,8 @@ class HeadwaterLM(TemplateLM):
         texts = []
         for request in requests:
             prompt, options = request.args
-            stops = [options.get("until") or []] if isinstance(options.get("until"), str) else options.get("until", [])
+            until = options.get("until") or []
+            stops: list[str] = [until] if isinstance(until, str) else until
             room = min(options.get("max_gen_toks", 256), self.scorer.context - 1)
             ids = self.tok_encode(prompt)[-(self.scorer.context - room) :] or [self.eot_token_id]
             text = self.scorer.decode(self.scorer.generate([ids], room, [self.eot_token_id])[0])
@@ -140,7 +141,9 @@ class HeadwaterLM(TemplateLM):
         self, windows: list[Pair], rows: list[tuple[tuple[int, ...], list[int]]]
     ) -> Iterator[tuple[int, float, bool]]:
         tokens = torch.zeros((len(rows), len(rows[0][0])), dtype=torch.int64)
-        at_rows, positions, labels = [], [], []
+        at_rows: list[int] = []
+        positions: list[int] = []
+        labels: list[int] = []
         for r, (ids, members) in enumerate(rows):
             tokens[r, : len(ids)] = torch.tensor(ids)
             for i in members:

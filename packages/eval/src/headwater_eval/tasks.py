@@ -28,6 +28,7 @@ def stock_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
     for key in ("tag", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
                 "fewshot_split"):  # fmt: skip
         config.pop(key, None)
+    assert benchmark.to_stock is not None, f"{benchmark.name}: a stock task needs to_stock"
     return _task(config, [benchmark.to_stock(item) for item in items])
 
 
