@@ -3,7 +3,7 @@
 # make help   every target
 .DEFAULT_GOAL := all
 SHELL := /bin/bash
-.PHONY: all setup test lint types lock graph clean help check-system
+.PHONY: all setup test lint lock graph clean help check-system
 
 PYTHON ?= python3.11
 VENV := .venv
@@ -47,11 +47,8 @@ check-system: # what a fresh machine may lack, with the command that brings it
 test: setup ## every test: contracts, lineage, kills, and each package's own tests in an environment of its own
 	@OMP_NUM_THREADS=1 python -m pytest tests -n 2 --dist loadgroup
 
-lint: setup ## ruff, and who may import whom
-	@ruff check . && ruff format --check . && lint-imports --no-logo
-
-types: setup ## mypy
-	@mypy
+lint: setup ## ruff, mypy, and who may import whom
+	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo
 
 lock: setup ## resolve requirements/lock.txt anew from the packages' own requirements
 	@$(UV) pip compile --extra test packages/*/pyproject.toml requirements/dev.in -c requirements/torch.txt \

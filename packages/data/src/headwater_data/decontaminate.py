@@ -54,7 +54,7 @@ def decontaminate(run: Run) -> None:
     items = load_items(run.inputs["items"], config)
     lookup = run.work / "items.npz"
     wanted = items.by_length()
-    np.savez(lookup, **{str(n): grams for n, grams in wanted.items()})
+    np.savez(lookup, allow_pickle=False, **{str(n): grams for n, grams in wanted.items()})
     found = run.work / "hits"
     fan_out(run, "search", partial(search_block, found, lookup), shards, config.workers)
 

@@ -152,7 +152,8 @@ def split_at_paragraphs(text: str, limit: int) -> list[str]:
     at the cuts, they hold the whole text.
     """
     count = -(-len(text) // limit)
-    pieces, start = [], 0
+    pieces: list[str] = []
+    start = 0
     while len(text) - start > limit:
         aim = start + max((len(text) - start) // max(count - len(pieces), 2), 1)
         end = min(start + limit, len(text))

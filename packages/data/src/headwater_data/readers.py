@@ -140,7 +140,8 @@ def read_dialogue(shard: Slice) -> Iterator[Record]:
         except (yaml.YAMLError, UnicodeError, TypeError, KeyError) as e:
             yield Malformed(path, "not_a_dialogue", type(e).__name__)
             continue
-        texts, bad = [], 0
+        texts: list[str] = []
+        bad = 0
         for turns in conversations:
             lines = [str(turn).strip() for turn in turns] if isinstance(turns, list) else []
             if len(lines) < 2 or not all(lines):

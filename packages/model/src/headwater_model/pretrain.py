@@ -25,7 +25,7 @@ from ._contracts.stage import Run
 from .config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
 from .facts import read_facts
 from .gpt import build
-from .pretrained import TYPES, read_tokenizer
+from .pretrained import TYPES, end_of_text, read_tokenizer
 from .tokens import HeldOut, TrainingData
 from .trainer import Trainer, next_token_loss
 
@@ -75,13 +75,11 @@ def train(
     runtime.initialize(config.parallel, config.seed)
     rank, ranks = parallel_state.get_data_parallel_rank(), config.parallel.data
     tokenizer = read_tokenizer(inputs["tokenizer"])
-    end_of_text = tokenizer.token_to_id("<|endoftext|>")
-    if end_of_text is None:
-        raise UserError(f"{inputs['tokenizer']}: no token <|endoftext|>, which ends every document; train it again")
+    document_end = end_of_text(tokenizer, inputs["tokenizer"])
     data = TrainingData(
-        inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, end_of_text, work / "index"
+        inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, document_end, work / "index"
     )
-    heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, end_of_text, config.heldout_tokens)
+    heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, document_end, config.heldout_tokens)
     optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": plan["lr"]})
     trainer = Trainer(
         build(model_config, dtype=TYPES[config.precision], seed=config.seed), optimizer, _schedule(config, steps)

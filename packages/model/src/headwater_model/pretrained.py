@@ -41,7 +41,7 @@ class Loaded:
     @property
     def end_of_text(self) -> int:
         """Id that ends a document."""
-        return self.tokenizer.token_to_id("<|endoftext|>")
+        return end_of_text(self.tokenizer, self.folder)
 
 
 def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded:
@@ -102,7 +102,8 @@ def save(folder: Path, model: GPT, config: ModelConfig, tokenizer_folder: Path, 
     weights = to_llama({n: p.detach().cpu() for n, p in model.named_parameters()}, config, head)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     dtype = next(model.parameters()).dtype
-    ids = {name: tokenizer.token_to_id(token) for name, token in _special(tokenizer_folder).items()}
+    named = {name: tokenizer.token_to_id(token) for name, token in _special(tokenizer_folder).items()}
+    ids = {name: number for name, number in named.items() if number is not None}
     artefacts.write_atomic(folder / "config.json", artefacts.canonical_json(_llama_config(config, head, dtype, ids)))
     artefacts.write_atomic(folder / "generation_config.json", artefacts.canonical_json({"do_sample": True, **ids}))
     for name in TOKENIZER_FILES:
@@ -122,6 +123,18 @@ def read_tokenizer(folder: Path) -> Tokenizer:
         return Tokenizer.from_file(str(Path(folder) / TOKENIZER_FILES[0]))
     except Exception as e:  # tokenizers raises bare Exception
         raise UserError(f"{Path(folder) / TOKENIZER_FILES[0]}: no readable tokenizer ({e})") from None
+
+
+def end_of_text(tokenizer: Tokenizer, folder: Path) -> int:
+    """Id of <|endoftext|>, which ends a document.
+
+    Raises:
+        UserError: the tokenizer of `folder` has no such token.
+    """
+    found = tokenizer.token_to_id("<|endoftext|>")
+    if found is None:
+        raise UserError(f"{folder}: no token <|endoftext|>, which ends every document; train the tokenizer again")
+    return found
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, Head]:

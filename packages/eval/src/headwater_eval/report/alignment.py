@@ -77,7 +77,8 @@ def ppo(lineage: Lineage, config: ReportConfig) -> Section | None:
     paired = [("reward, PPO less SFT", gain), ("share of answers that PPO wins, ties aside", won)]
     section.blocks.append(Table("Paired comparison, with 95% intervals", ("", "#value"), paired))
     most = config.sample_characters
-    samples = sorted(artefact.json_lines("samples.jsonl"), key=lambda s: chosen(str(s.get("prompt"))))[: config.samples]
+    by_prompt = {str(s.get("prompt")): s for s in reversed(artefact.json_lines("samples.jsonl"))}  # the first of each
+    samples = [by_prompt[prompt] for prompt in sorted(by_prompt, key=chosen)[: config.samples]]
     if samples:
         section.blocks.append(Text("Answers to held-out prompts, drawn by a hash of the prompt, with their rewards."))
     for sample in samples:

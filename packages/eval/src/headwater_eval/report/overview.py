@@ -15,10 +15,39 @@ from .units import count, finite, fixed, percent, seconds, short_count, signed, 
 def summary(lineage: Lineage) -> Section:
     """Headline figures and findings."""
     facts = [*_data(lineage), *_model(lineage), *_scores(lineage), *_alignment(lineage), *_cost(lineage)]
-    blocks: list[Block] = [Facts(facts)] if facts else [Text("No figure is at hand.")]
+    blocks: list[Block] = [Text(sentence) for sentence in _story(lineage)]
+    blocks.append(Facts(facts) if facts else Text("No figure is at hand."))
     blocks += [Text(sentence) for sentence in good_news(lineage)]
     blocks += [Notice(sentence) for sentence in shortfalls(lineage)]
     return Section("summary", "Summary", blocks)
+
+
+def _story(lineage: Lineage) -> list[str]:
+    """What was done, in one sentence for the data and the model and one for the tuning, as far as artefacts tell."""
+    told = []
+    corpus = lineage["corpus"]
+    if corpus is not None:
+        shape = composition(corpus)
+        first = dig(lineage.metrics("extracted"), "documents_out")
+        text = f"a corpus of {size(shape['bytes'].sum())}: {count(shape['documents'].sum())} "
+        text += f"of {count(first)} extracted documents" if finite(first) else "documents"
+        text += f", from {count(shape['source'].n_unique())} sources"
+        seen, size_of_model = lineage.metrics("checkpoint").get("tokens"), parameters(lineage)
+        if finite(seen) and size_of_model:
+            text += (
+                f". A model of {short_count(size_of_model)} parameters was trained on {short_count(seen)} tokens of it"
+            )
+        told.append(f"This run made {text}.")
+    if lineage["ppo"] is not None:
+        shown = [lineage.metrics(name).get("train") for name in ("instructions", "preferences")]
+        if all(map(finite, shown)):
+            told.append(
+                f"The model was then tuned on {count(shown[0])} demonstrations (SFT) and by PPO against a reward model "
+                f"that had learned from {count(shown[1])} comparisons."
+            )
+    if told:
+        told.append("Bits per byte say how well a model predicts text that it never saw: less is better.")
+    return told
 
 
 def good_news(lineage: Lineage) -> list[str]:
@@ -51,7 +80,9 @@ def _at_hand(lineage: Lineage, name: str, given: str) -> bool:
 
 def _comparisons(lineage: Lineage) -> list[tuple[bool, str]]:
     """(whether it came out as it should, the sentence)."""
-    compared = (_against_untrained, _against_compressor, _reward_accuracy, _reward_gain)
+    compared = (
+        _against_untrained, _against_compressor, _benchmarks, _reward_accuracy, _reward_gain, _text_after_ppo,
+    )  # fmt: skip
     return [found for compare in compared if (found := compare(lineage)) is not None]
 
 
@@ -75,6 +106,34 @@ def _against_compressor(lineage: Lineage) -> tuple[bool, str] | None:
     if ours < theirs:
         return True, f"The base model predicts held-out text better than the compressor: {compared}."
     return False, f"The base model predicts held-out text no better than the compressor: {compared}."
+
+
+def _benchmarks(lineage: Lineage) -> tuple[bool, str] | None:
+    averages = {name: dig(metrics, "average") for name, metrics in of_models(lineage).items()}
+    scored = {
+        name: row for name, row in averages.items() if row and finite(row.get("low")) and finite(row.get("chance"))
+    }
+    if not scored:
+        return None
+    above = [name for name, row in scored.items() if row["low"] > row["chance"]]
+    if above:
+        return True, f"On average over the benchmarks {' and '.join(above)} answer better than chance."
+    return False, (
+        "No model's average over the benchmarks is shown to be above chance, so their differences say nothing of skill."
+    )
+
+
+def _text_after_ppo(lineage: Lineage) -> tuple[bool, str] | None:
+    bits = {name: dig(metrics, "heldout", "value") for name, metrics in of_models(lineage).items()}
+    sft, ppo = bits.get("SFT"), bits.get("PPO")
+    if not finite(sft) or not finite(ppo) or ppo <= sft:
+        return None
+    m = lineage.metrics("ppo")
+    told = f"PPO made the model worse at predicting text: {fixed(sft)} bits per byte after SFT, {fixed(ppo)} after PPO"
+    if finite(m.get("ppo_kl")) and finite(m.get("sft_entropy")) and finite(m.get("ppo_entropy")):
+        told += f"; its answers lie {fixed(m['ppo_kl'], 1)} nats of KL from SFT's and their entropy went from "
+        told += f"{fixed(m['sft_entropy'], 2)} to {fixed(m['ppo_entropy'], 2)} nats a token"
+    return False, f"{told}. Read its answers before trusting its reward."
 
 
 def _reward_accuracy(lineage: Lineage) -> tuple[bool, str] | None:
@@ -111,7 +170,17 @@ def _data(lineage: Lineage) -> list[Fact]:
     tokens = dig(lineage.metrics("tokens"), "train", "tokens")
     if finite(tokens):
         vocabulary = lineage.metrics("tokenizer").get("vocabulary")
-        facts.append(Fact("Training tokens", short_count(tokens), f"vocabulary {count(vocabulary)}"))
+        facts.append(Fact("Corpus in tokens", short_count(tokens), f"training split, vocabulary {count(vocabulary)}"))
+    seen = lineage.metrics("checkpoint").get("tokens")
+    if finite(seen):
+        epochs = f", {fixed(seen / tokens, 2)} epochs" if finite(tokens) and tokens else ""
+        facts.append(
+            Fact(
+                "Tokens trained on",
+                short_count(seen),
+                f"{count(lineage.metrics('checkpoint').get('steps'))} steps{epochs}",
+            )
+        )
     return facts
 
 
@@ -123,10 +192,20 @@ def _model(lineage: Lineage) -> list[Fact]:
     base = dig(of_models(lineage), "base", "heldout", "value")
     best = lineage.metrics("compressor").get("heldout") or {}
     if finite(base):
-        facts.append(Fact("Bits per byte, base", fixed(base), "held-out text"))
+        facts.append(
+            Fact(
+                "Bits per byte, base",
+                fixed(base),
+                f"held-out text, {size(dig(of_models(lineage), 'base', 'heldout', 'heldout_bytes'))}",
+            )
+        )
     if finite(best.get("value")):
         facts.append(
-            Fact(f"Bits per byte, {best.get('compressor', 'compressor')}", fixed(best["value"]), "the same text")
+            Fact(
+                f"Bits per byte, {best.get('compressor', 'compressor')}",
+                fixed(best["value"]),
+                f"held-out text, {size(best.get('heldout_bytes'))}",
+            )
         )
     before = untrained_bits(lineage)
     if finite(before):
@@ -158,4 +237,4 @@ def _cost(lineage: Lineage) -> list[Fact]:
         return []
     wall = sum(r.wall_s for r in lineage.records)
     peak = max(r.peak_rss_mb for r in lineage.records)
-    return [Fact("Wall time", seconds(wall), f"{len(lineage.records)} stages, peak {count(peak)} MB")]
+    return [Fact("Wall time", seconds(wall), f"{len(lineage.records)} stage runs, peak {count(peak)} MB")]

@@ -94,8 +94,11 @@ def heldout_text(lineage: Lineage) -> Section | None:
     )
     if plain:
         ranked = sorted(plain.items(), key=lambda item: item[1].get("value") or 0)
-        rows = [*_model_rows(models), *(_text_row(name, row, fixed(row.get("value"), 4)) for name, row in ranked)]
-        columns = ("model or compressor", "#bits per byte", "#training text read", "#held-out text", "#documents")
+        rows = [
+            *_model_rows(models, _text_trained_on(lineage)),
+            *(_text_row(name, row, fixed(row.get("value"), 4)) for name, row in ranked),
+        ]
+        columns = ("model or compressor", "#bits per byte", "#pre-training text", "#held-out text", "#documents")
         section.blocks.append(Table("Models and compressors", columns, rows))
     if len(keys) > 1:
         section.blocks.append(
@@ -109,13 +112,21 @@ def heldout_text(lineage: Lineage) -> Section | None:
     return section
 
 
-def _model_rows(models: Mapping[str, Json]) -> list[tuple[str, ...]]:
+def _text_trained_on(lineage: Lineage) -> float | None:
+    """Bytes of text in the tokens that pre-training saw, a second pass counted again."""
+    seen, split = lineage.metrics("checkpoint").get("tokens"), lineage.metrics("tokens").get("train") or {}
+    if not finite(seen) or not finite(split.get("bytes")) or not split.get("tokens"):
+        return None
+    return seen * split["bytes"] / split["tokens"]
+
+
+def _model_rows(models: Mapping[str, Json], trained_on: float | None) -> list[tuple[str, ...]]:
     rows = []
     for name, metrics in models.items():
         row = metrics.get("heldout")
         if row:
             value = f"{fixed(row.get('value'), 4)} [{fixed(row.get('low'), 3)}, {fixed(row.get('high'), 3)}]"
-            rows.append(_text_row(name, row, value))
+            rows.append(_text_row(name, {**row, "train_bytes": trained_on}, value))
     return rows
 
 
@@ -129,11 +140,23 @@ def _verdicts(models: Mapping[str, Json], keys: Sequence[str]) -> list[Block]:
     for name, metrics in models.items():
         scored = [metrics[key] for key in keys if key in metrics and finite(metrics[key].get("chance"))]
         above = [row for row in scored if finite(row.get("low")) and row["low"] > row["chance"]]
+        below = [key for key in keys if _is_below_chance(metrics.get(key) or {})]
         if scored and not above:
             blocks.append(Notice(f"{name}: no benchmark's interval lies above chance; these scores show no skill."))
         elif scored:
             blocks.append(Text(f"{name}: {len(above)} of {len(scored)} benchmarks with an interval above chance."))
+        if below:
+            blocks.append(
+                Text(
+                    f"{name} scores below chance on {', '.join(below)}: mostly a preference for some answer by its "
+                    "words or length, whatever the question, where that answer is the rarer right one."
+                )
+            )
     return blocks
+
+
+def _is_below_chance(row: Json) -> bool:
+    return finite(row.get("high")) and finite(row.get("chance")) and row["high"] < row["chance"]
 
 
 def _keys(models: Mapping[str, Json], kind: str) -> list[str]:

@@ -30,7 +30,7 @@ def cell(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
-        return (count(value) if abs(value) < 1e12 else number(value)) if abs(value) >= 10_000 else str(value)
+        return count(value) if abs(value) < 1e12 else number(value)
     if isinstance(value, float):
         return number(value)
     if isinstance(value, (list, tuple)):
@@ -86,7 +86,9 @@ def _setting(value: Any) -> str:
         return ", ".join(map(_setting, value)) or "(empty)"
     if isinstance(value, Mapping):
         return ", ".join(f"{key}: {_setting(inner)}" for key, inner in value.items()) or "(empty)"
-    return {True: "true", False: "false", None: "null", "": '""'}.get(value, str(value))
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "null" if value is None else str(value) or '""'
 
 
 def _is_table(value: Any) -> bool:

@@ -96,6 +96,12 @@ def pretraining(lineage: Lineage) -> Section | None:
             Figure(told, lambda width: lines(width, "loss curve", shown, X_LABEL, "nats per token", log_y=steep))
         )
     section.blocks += _bits_curve(lineage, log)
+    section.blocks.append(
+        Text(
+            "Held-out figures in this chapter are of a sample that is scored in windows without overlap, to follow the "
+            "training; those of the finished models, in the next chapter, let a window see text before it."
+        )
+    )
     section.blocks += metrics_tables("Training figures", artefact.metrics)
     extra = [_extra(log, key, told, unit) for key, told, unit in _EXTRA]
     if any(extra):
