@@ -17,6 +17,7 @@ from headwater_eval.report.config import ReportConfig
 from headwater_eval.report.inputs import load
 from headwater_eval.report.render import html, markdown
 from headwater_eval.report.stage import STAGE
+from headwater_eval.report.tables import settings_table
 
 HOSTILE = (
     "</td></svg><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'too' ```\n# head\n|a|b|\n"
@@ -236,3 +237,9 @@ def test_chapters_without_figures_are_left_out_not_empty(tmp_path, small_run):
     run.seal("sft")
     assert make(run, tmp_path / "report") == 0
     assert "The sft artefact has no training log" in (tmp_path / "report/index.html").read_text()
+
+
+def test_a_parameter_of_one_is_not_shown_as_true():
+    table = settings_table("Parameters", {"epochs": 1, "clip": 1.0, "floor": 0, "xz": True, "limit": None, "name": ""})
+    shown = {"epochs": "1", "clip": "1.0", "floor": "0", "xz": "true", "limit": "null", "name": '""'}
+    assert dict(table.rows) == shown

@@ -39,7 +39,7 @@ def _story(lineage: Lineage) -> list[str]:
             )
         told.append(f"This run made {text}.")
     if lineage["ppo"] is not None:
-        shown = [lineage.metrics(name).get("train") for name in ("instructions", "preferences")]
+        shown = [lineage.metrics("sft").get("train_rows"), lineage.metrics("reward").get("train_pairs")]
         if all(map(finite, shown)):
             told.append(
                 f"The model was then tuned on {count(shown[0])} demonstrations (SFT) and by PPO against a reward model "
@@ -119,7 +119,8 @@ def _benchmarks(lineage: Lineage) -> tuple[bool, str] | None:
     if above:
         return True, f"On average over the benchmarks {' and '.join(above)} answer better than chance."
     return False, (
-        "No model's average over the benchmarks is shown to be above chance, so their differences say nothing of skill."
+        "No model's average over the benchmarks is shown to be above chance, "
+        "so differences between them are no sign of skill."
     )
 
 
@@ -144,7 +145,10 @@ def _reward_accuracy(lineage: Lineage) -> tuple[bool, str] | None:
     told += f"[{percent(m['accuracy_low'])}, {percent(m['accuracy_high'])}]; "
     told += f"length alone tells {percent(m['length_baseline'])}"
     well = m["accuracy_low"] > max(0.5, m["length_baseline"])
-    return well, told + ("." if well else ", so it is not shown to judge anything but length.")
+    if well:
+        return True, f"{told}."
+    beaten = "be better than a coin" if m["accuracy_low"] <= 0.5 else "judge anything but length"
+    return False, f"{told}, so it is not shown to {beaten}."
 
 
 def _reward_gain(lineage: Lineage) -> tuple[bool, str] | None:
@@ -159,6 +163,9 @@ def _reward_gain(lineage: Lineage) -> tuple[bool, str] | None:
         return False, f"{told}: PPO did not raise it."
     if finite(low) and low <= 0:
         return False, f"{told}: the interval holds zero, so this is no proven gain."
+    judge = _reward_accuracy(lineage)
+    if judge is not None and not judge[0]:
+        return False, f"{told}: a gain in the eyes of a judge that is not shown to be right."
     return True, f"{told}."
 
 
