@@ -17,9 +17,6 @@ import pytest
 from headwater_data._contracts import manifest as artefacts
 from tests.conftest import ROOT
 
-# One package after the other: its environment is made once.
-pytestmark = pytest.mark.xdist_group("alone")
-
 WITH = {"data": [], "tokenizer": [], "model": [], "eval": ["model"], "align": ["model"]}
 SMALL_STAGE = {  # one stage that needs little, and the artefacts it reads
     "data": ("collect", []),
@@ -41,7 +38,8 @@ def find_links() -> str:
     return asked.stdout.strip()
 
 
-@pytest.fixture(scope="module", params=list(WITH))
+# A package's tests stay on one worker, so that its environment is made once.
+@pytest.fixture(scope="module", params=[pytest.param(p, marks=pytest.mark.xdist_group(f"alone-{p}")) for p in WITH])
 def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(package, environment): an empty virtual environment with this package installed, not editable."""
     package = request.param
