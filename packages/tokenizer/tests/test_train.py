@@ -12,6 +12,7 @@ from corpora import real_documents, write_corpus
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Regex, Tokenizer, pre_tokenizers
+from transformers import AutoTokenizer
 
 from headwater_tokenizer._contracts.config import parse
 from headwater_tokenizer._contracts.errors import UsageError
@@ -115,8 +116,7 @@ def test_splits_cut_where_the_published_patterns_do(split, digits, pieces):
 
 
 def test_transformers_loads_the_folder_and_renders_chats_without_added_white_space(tokenizer):
-    transformers = pytest.importorskip("transformers")
-    loaded = transformers.AutoTokenizer.from_pretrained(tokenizer)
+    loaded = AutoTokenizer.from_pretrained(tokenizer)
     messages = [
         {"role": "system", "content": "Be brief."},
         {"role": "user", "content": " What is a spillway?\n"},
