@@ -6,11 +6,12 @@ import os
 import re
 import subprocess
 import tomllib
+from importlib import import_module
 
 import pytest
 import yaml
 
-from headwater_data._contracts.config import read_yaml
+from headwater_data._contracts.config import load_section, parse, read_yaml
 from tests.conftest import ROOT
 
 PACKAGES = ["data", "tokenizer", "model", "eval", "align"]
@@ -51,6 +52,14 @@ def test_every_preset_has_every_section_that_the_lineage_names() -> None:
                 else:
                     (sections,) = item.values()
                     assert set(sections) <= set(values), f"configs/{preset}.yaml lacks {sections} of stage {name}"
+
+
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "small"])
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_stage_accepts_its_section_of_every_preset(package: str, scale: str) -> None:
+    for stage in import_module(f"headwater_{package}.cli").STAGES:
+        section = stage.section or stage.name
+        parse(stage.config, load_section(ROOT / "params.yaml", section, scale), section)
 
 
 def test_no_tracked_file_names_a_machine_path_or_a_registry_host() -> None:
