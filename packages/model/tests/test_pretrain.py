@@ -102,12 +102,38 @@ def test_sigterm_saves_the_last_step_and_the_next_run_goes_on_from_it(inputs, wh
     running = until_first_checkpoint(inputs, tmp_path)
     running.send_signal(signal.SIGTERM)
     printed = running.communicate()[0]
-    if running.returncode != 0:  # it was not through already
-        assert running.returncode == 143, printed
-        saved = int(checkpoints(tmp_path)[-1].name.split("-")[1])
-        done = run(inputs, tmp_path)
-        assert f"going on from step {saved}" in done.stdout, done.stdout + done.stderr
+    assert running.returncode == 143, printed
+    saved = int(checkpoints(tmp_path)[-1].name.split("-")[1])
+    done = run(inputs, tmp_path)
+    assert f"going on from step {saved}" in done.stdout, done.stdout + done.stderr
     assert artefacts.manifest_hash(tmp_path / "checkpoint") == artefacts.manifest_hash(whole)
+
+
+def alive(process: str) -> bool:
+    """Whether a process runs; one that has ended and waits to be reaped does not."""
+    try:
+        return Path("/proc", process, "stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphaned ranks on Linux only")
+def test_two_ranks_end_with_their_parent_and_the_next_run_goes_on_to_the_same_bytes(inputs, tmp_path: Path) -> None:
+    layout = ["parallel.data=2", "micro_batch=4"]
+    running = until_first_checkpoint(inputs, tmp_path / "killed", *layout)
+    ranks = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()
+    assert len(ranks) == 2
+    running.kill()
+    running.communicate()
+    end = time.monotonic() + 60
+    while any(alive(rank) for rank in ranks):  # they may save the step they are at
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    done = run(inputs, tmp_path / "killed", *layout)
+    assert done.returncode == 0 and "going on from step" in done.stdout, done.stdout + done.stderr
+    assert run(inputs, tmp_path / "whole", *layout).returncode == 0
+    hashes = {artefacts.manifest_hash(tmp_path / name / "checkpoint") for name in ("killed", "whole")}
+    assert len(hashes) == 1
 
 
 def curve(folder: Path) -> list[tuple[float, float]]:
