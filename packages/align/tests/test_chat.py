@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater_align.chat import decode, fit
+from headwater_align.chat import fit
 from headwater_align.chat_format import ChatFormat
 from headwater_align.cli import main
+from headwater_align.engine import generation
 
 
 def say(monkeypatch, text):
@@ -49,7 +50,7 @@ def test_old_turns_are_forgotten_before_the_system_message(byte_tokenizer):
 @settings(max_examples=200, deadline=None)
 @given(st.text())
 def test_streamed_pieces_are_whole_characters_and_add_up_to_the_text(byte_tokenizer, text):
-    pieces = list(decode(byte_tokenizer, byte_tokenizer.encode(text).ids))
+    pieces = list(generation.decode(byte_tokenizer, byte_tokenizer.encode(text).ids))
     assert "".join(pieces) == text
     if "\ufffd" not in text:
         assert not any("\ufffd" in piece for piece in pieces)
@@ -58,7 +59,7 @@ def test_streamed_pieces_are_whole_characters_and_add_up_to_the_text(byte_tokeni
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.integers(0, 255), max_size=40))
 def test_bytes_that_are_no_text_lose_nothing(byte_tokenizer, ids):
-    assert "".join(decode(byte_tokenizer, ids)) == byte_tokenizer.decode(ids)
+    assert "".join(generation.decode(byte_tokenizer, ids)) == byte_tokenizer.decode(ids)
 
 
 @pytest.mark.parametrize("option", [("--max-tokens", "0"), ("--top-p", "0"), ("--temperature", "-1")])

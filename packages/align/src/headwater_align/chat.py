@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
-
-from tokenizers import Tokenizer
-from tokenizers.decoders import DecodeStream
+from collections.abc import Iterator
 
 from ._contracts.errors import UsageError
 from .chat_format import ChatFormat
@@ -42,7 +39,7 @@ def run(args: Namespace) -> None:
             stop_ids=chat.stops, seed=args.seed + turn,
         )  # fmt: skip
         answer = ""
-        for piece in decode(loaded.tokenizer, ids):
+        for piece in generation.decode(loaded.tokenizer, ids):
             print(piece, end="", flush=True)
             answer += piece
         print(flush=True)
@@ -74,20 +71,3 @@ def fit(chat: ChatFormat, system: str, messages: list[Message], room: int) -> li
         if len(ids) <= room:
             return ids
     return None
-
-
-def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """Text as soon as its bytes are complete: a character that spans tokens comes whole, special tokens not at all.
-
-    Bytes that never become a character, which small models do write, come as U+FFFD, at the latest at the end.
-    """
-    stream, seen, shown = DecodeStream(skip_special_tokens=True), [], 0
-    for token in ids:
-        seen.append(token)
-        piece = stream.step(tokenizer, token)
-        if piece:
-            shown += len(piece)
-            yield piece
-    rest = tokenizer.decode(seen, skip_special_tokens=True)[shown:]
-    if rest:
-        yield rest

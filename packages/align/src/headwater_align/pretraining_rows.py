@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import headwater_model.cpu  # noqa: F401
+
 import numpy as np
 import torch
 from megatron.core.datasets.indexed_dataset import IndexedDataset
 from torch import Tensor
 
-from . import engine  # noqa: F401  # isort: split  (before Megatron)
 from ._contracts.errors import UserError
 
 

@@ -157,8 +157,6 @@ def to_preference(value: Any) -> tuple[list[Message], list[Message], list[Messag
         raise BadRow("no chosen and rejected")
     prompt = check(_prompt(value), last="user")
     chosen, rejected = (_answer(value[side]) for side in ("chosen", "rejected"))
-    check(prompt + chosen)
-    check(prompt + rejected)
     chosen, rejected = check(prompt + chosen)[-1:], check(prompt + rejected)[-1:]
     if chosen == rejected:
         raise BadRow("chosen and rejected are equal")

@@ -6,13 +6,15 @@ static cache. Rotary positions are relative: a row's shift changes nothing but r
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import headwater_model.cpu as cpu
 
 import torch
 from megatron.core.inference.contexts import StaticInferenceContext
+from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
 from ._contracts.errors import UserError
@@ -84,6 +86,23 @@ def stream(
         yield ids[0]
         if ids[0] in stop_ids:
             return
+
+
+def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+    """Text as soon as its bytes are complete: a character that spans tokens comes whole, special tokens not at all.
+
+    Bytes that never become a character, which small models do write, come as U+FFFD, at the latest at the end.
+    """
+    stream, seen, shown = DecodeStream(skip_special_tokens=True), [], 0
+    for token in ids:
+        seen.append(token)
+        piece = stream.step(tokenizer, token)
+        if piece:
+            shown += len(piece)
+            yield piece
+    rest = tokenizer.decode(seen, skip_special_tokens=True)[shown:]
+    if rest:
+        yield rest
 
 
 def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:

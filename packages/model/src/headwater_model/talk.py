@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterable, Iterator
 
 import torch
-from tokenizers import Tokenizer
 
 from . import generation, pretrained, runtime
 from ._contracts.errors import UsageError
@@ -35,19 +33,6 @@ def generate(args: argparse.Namespace) -> None:
         args.seed,
     )
     print(args.prompt, end="", flush=True)
-    for text in decode_stream(loaded.tokenizer, ids):
+    for text in generation.decode(loaded.tokenizer, ids):
         print(text, end="", flush=True)
     print()
-
-
-def decode_stream(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
-    """Text as the ids come, a character only once all its bytes are there; special tokens are left out."""
-    pending: list[int] = []
-    for token in ids:
-        pending.append(token)
-        text = tokenizer.decode(pending)
-        if text and not text.endswith("\N{REPLACEMENT CHARACTER}"):
-            yield text
-            pending = []
-    if rest := tokenizer.decode(pending):
-        yield rest
