@@ -9,11 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from headwater_data import standard_library
 from headwater_data._contracts.manifest import SCHEMAS, Manifest, write
 from headwater_data._contracts.stage import Run
 from headwater_data.cli import STAGES
 from headwater_data.documents import COLUMNS, part_name, write_part
+from headwater_data.ingest import standard_library
 
 
 def run_stage(name: str, tmp: Path, inputs: dict[str, Path], **config) -> Path:

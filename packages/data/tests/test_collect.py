@@ -21,7 +21,7 @@ from fastwarc.warc import ArchiveIterator, WarcRecordType
 from headwater_data._contracts.errors import UserError
 from headwater_data._contracts.manifest import manifest_hash, verify
 from headwater_data.config import SourceConfig
-from headwater_data.fetch import fetch, members
+from headwater_data.ingest.fetch import fetch, members
 
 PAGES = {f"page{i}.html": f"<html><title>{i}</title><body><p>Page {i} of a manual.</p></body></html>" for i in range(3)}
 
@@ -143,7 +143,7 @@ def test_a_member_that_climbs_out_of_its_archive_is_left_out(tmp_path):
 
 
 def test_a_kind_that_this_machine_cannot_serve_names_what_to_change(tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater_data.fetch.shutil.which", lambda tool: None)
+    monkeypatch.setattr("headwater_data.ingest.fetch.shutil.which", lambda tool: None)
     message = refused(tmp_path, kind="deb", package="hello")
     assert "apt-get" in message and "set its kind to local or url" in message
 

@@ -15,14 +15,14 @@ from conftest import run_stage
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater_data import standard_library
 from headwater_data._contracts.errors import UserError
 from headwater_data.config import ExtractConfig
-from headwater_data.extract import split_at_paragraphs, tidy
-from headwater_data.fetch import Member
-from headwater_data.html import decode, main_text
-from headwater_data.pack import pack_tar, pack_warc
-from headwater_data.readers import READERS, Malformed, Raw, Slice
+from headwater_data.ingest import standard_library
+from headwater_data.ingest.extract import split_at_paragraphs, tidy
+from headwater_data.ingest.fetch import Member
+from headwater_data.ingest.html import decode, main_text
+from headwater_data.ingest.pack import pack_tar, pack_warc
+from headwater_data.ingest.readers import READERS, Malformed, Raw, Slice
 
 
 def make_source(folder: Path, reader: str, members: dict[str, bytes], **fields) -> Path:

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from headwater_data._contracts.errors import UsageError
 from headwater_data.config import FilterConfig, RuleConfig
-from headwater_data.quality import SIGNALS
+from headwater_data.quality.heuristics import SIGNALS
 
 RULES = {
     "short": {"signal": "gopher_words", "remove_if": "<", "threshold": 50, "categories": ["internet"]},

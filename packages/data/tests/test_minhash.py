@@ -8,7 +8,7 @@ from datasketch import MinHash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater_data.minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
+from headwater_data.dedup.minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
 from headwater_data.words import ngram_hashes, word_stream
 
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater_data.config import published_rules
-from headwater_data.quality import DUPLICATE_NGRAMS, SIGNALS, TOP_NGRAMS, measure
-from headwater_data.rules import verdicts
+from headwater_data.quality.heuristics import DUPLICATE_NGRAMS, SIGNALS, TOP_NGRAMS, measure
+from headwater_data.quality.rules import verdicts
 
 REASONS = {
     "gopher_short_doc": "gopher_short_doc", "gopher_long_doc": "gopher_long_doc",

@@ -23,7 +23,7 @@ STAGES = [
         "sources",
         "about 150 MB of downloads and 90 s at scale tiny; none at smoke; under 1 GB of memory",
         CollectConfig,
-        "headwater_data.collect:collect",
+        "headwater_data.ingest.collect:collect",
         reuse=False,  # local files are in no fingerprint; what was downloaded and packed is kept all the same
     ),
     Stage(
@@ -33,7 +33,7 @@ STAGES = [
         "documents",
         "about 20 MB of HTML a second and core; memory of one shard a worker",
         ExtractConfig,
-        "headwater_data.extract:extract",
+        "headwater_data.ingest.extract:extract",
     ),
     Stage(
         "signals",
@@ -42,7 +42,7 @@ STAGES = [
         "documents",
         "about 2 MB of text a second and core; memory of one shard a worker",
         SignalsConfig,
-        "headwater_data.signals:signals",
+        "headwater_data.quality.signals:signals",
     ),
     Stage(
         "filter",
@@ -51,7 +51,7 @@ STAGES = [
         "documents",
         "seconds: thresholds only, nothing is recomputed",
         FilterConfig,
-        "headwater_data.filter:filter_documents",
+        "headwater_data.quality.filter:filter_documents",
     ),
     Stage(
         "dedup",
@@ -60,7 +60,7 @@ STAGES = [
         "documents",
         "about 5 MB of text a second and core; 1 kB of memory a document beside the shards",
         DedupConfig,
-        "headwater_data.dedup:dedup",
+        "headwater_data.dedup.dedup:dedup",
     ),
     Stage(
         "decontaminate",

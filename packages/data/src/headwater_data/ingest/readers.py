@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import yaml
 
-from .config import ExtractConfig
+from ..config import ExtractConfig
 from .html import decode, main_text
 from .pack import TAR, WARC
 

@@ -18,12 +18,12 @@ import numpy as np
 import polars as pl
 import xxhash
 
-from ._contracts.stage import Run
-from .config import DedupConfig
-from .documents import Block, blocks, funnel, part_name, rejects_frame, write_part, write_split
-from .fanout import fan_out
+from .._contracts.stage import Run
+from ..config import DedupConfig
+from ..documents import Block, blocks, funnel, part_name, rejects_frame, write_part, write_split
+from ..fanout import fan_out
+from ..words import WORD, word_stream
 from .minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
-from .words import WORD, word_stream
 
 
 def dedup(run: Run) -> None:

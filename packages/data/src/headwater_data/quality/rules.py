@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from ._contracts.errors import UsageError
-from .config import RuleConfig
+from .._contracts.errors import UsageError
+from ..config import RuleConfig
 
 
 def removes(rule: RuleConfig) -> pl.Expr:

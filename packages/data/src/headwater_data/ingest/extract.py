@@ -14,10 +14,10 @@ from pathlib import Path
 
 import polars as pl
 
-from ._contracts.errors import UserError
-from ._contracts.stage import Run
-from .config import ExtractConfig
-from .documents import (
+from .._contracts.errors import UserError
+from .._contracts.stage import Run
+from ..config import ExtractConfig
+from ..documents import (
     REJECTS,
     SCHEMA,
     count_folder,
@@ -28,7 +28,7 @@ from .documents import (
     read_json,
     write_part,
 )  # fmt: skip
-from .fanout import fan_out
+from ..fanout import fan_out
 from .readers import READERS, SLICED, Malformed, Raw, Slice
 
 

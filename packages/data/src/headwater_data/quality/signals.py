@@ -10,12 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
-from ._contracts.stage import Run
-from .config import SignalsConfig
-from .documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
-from .fanout import fan_out
+from .._contracts.stage import Run
+from ..config import SignalsConfig
+from ..documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
+from ..fanout import fan_out
+from .heuristics import SIGNALS, measure
 from .language import LanguageIdentifier, find_weights
-from .quality import SIGNALS, measure
 
 
 def signals(run: Run) -> None:

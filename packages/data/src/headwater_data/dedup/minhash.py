@@ -13,7 +13,7 @@ from datasketch import MinHash
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from .words import WordStream, mix64, ngram_hashes
+from ..words import WordStream, mix64, ngram_hashes
 
 
 def shingles(stream: WordStream, n: int) -> tuple[np.ndarray, np.ndarray]:

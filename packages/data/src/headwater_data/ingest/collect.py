@@ -14,9 +14,9 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ._contracts.manifest import canonical_json, write_atomic
-from ._contracts.stage import Run
-from .config import CollectConfig, SourceConfig
+from .._contracts.manifest import canonical_json, write_atomic
+from .._contracts.stage import Run
+from ..config import CollectConfig, SourceConfig
 from .fetch import fetch, members
 from .pack import keep_files, pack_tar, pack_warc
 

@@ -26,10 +26,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import IO, NamedTuple
 
+from .._contracts.errors import UserError
+from .._contracts.manifest import sha256_file
+from ..config import SourceConfig
 from . import standard_library
-from ._contracts.errors import UserError
-from ._contracts.manifest import sha256_file
-from .config import SourceConfig
 
 _locks: dict[str, threading.Lock] = {}
 _locks_guard = threading.Lock()

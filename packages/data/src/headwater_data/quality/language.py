@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ._contracts.errors import UserError
-from .documents import read_json
+from .._contracts.errors import UserError
+from ..documents import read_json
 
 
 def find_weights(sources: Path | None) -> Path | None:

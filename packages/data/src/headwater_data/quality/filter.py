@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
-from ._contracts.stage import Run
-from .config import FilterConfig
-from .documents import blocks, funnel, rejects_frame, write_split
+from .._contracts.stage import Run
+from ..config import FilterConfig
+from ..documents import blocks, funnel, rejects_frame, write_split
 from .rules import check_signals, verdicts
 
 

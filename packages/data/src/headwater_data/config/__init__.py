@@ -1,0 +1,25 @@
+"""The stages' configs: every parameter with its unit, contradictions refused. One file a part of the way."""
+
+from .decontaminate import DecontaminateConfig
+from .dedup import DedupConfig
+from .extract import ExtractConfig
+from .mix import MixConfig
+from .quality import Comparison, FilterConfig, RuleConfig, SignalsConfig, published_rules
+from .sources import Category, CollectConfig, Reader, Role, SourceConfig
+
+__all__ = [
+    "Category",
+    "CollectConfig",
+    "Comparison",
+    "DecontaminateConfig",
+    "DedupConfig",
+    "ExtractConfig",
+    "FilterConfig",
+    "MixConfig",
+    "Reader",
+    "Role",
+    "RuleConfig",
+    "SignalsConfig",
+    "SourceConfig",
+    "published_rules",
+]

@@ -1,0 +1,57 @@
+"""The configs of signals and filter: what is measured, and the rules that judge it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, model_validator
+
+from .._contracts.config import Config
+from .sources import Category
+
+
+class SignalsConfig(Config):
+    """signals"""
+
+    workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
+    language_characters: int = Field(
+        1_000, ge=50, description="language is told from so many first characters: 3.9 times cheaper than whole text, "
+        "same label for 98.65% of documents (measured)"
+    )  # fmt: skip
+
+
+Comparison = Literal["<", "<=", ">", ">=", "==", "!=", "not in"]
+
+
+class RuleConfig(Config):
+    """A document is removed if `signal` `remove_if` `threshold`."""
+
+    signal: str = Field(description="column of the documents")
+    remove_if: Comparison = Field(description="comparison; `not in` takes a list of words as threshold")
+    threshold: float | tuple[str, ...] = Field(description="in the signal's unit")
+    source: str = Field("", description="paper that published the rule and its threshold")
+    categories: tuple[Category, ...] = Field((), description="categories the rule is for; none: all")
+    exempt: tuple[str, ...] = Field((), description="sources the rule leaves alone")
+    enabled: bool = Field(True, description="false: the rule is counted in the metrics, but removes nothing")
+
+    @model_validator(mode="after")
+    def _comparable(self) -> RuleConfig:
+        if (self.remove_if == "not in") != isinstance(self.threshold, tuple):
+            raise ValueError("threshold: a list goes with `not in`, a number with every other comparison")
+        return self
+
+
+def published_rules() -> dict[str, RuleConfig]:
+    """The rules of published_rules.yaml, the default."""
+    table = yaml.safe_load((Path(__file__).parents[1] / "quality" / "published_rules.yaml").read_text())
+    return {name: RuleConfig.model_validate(rule) for name, rule in table.items()}
+
+
+class FilterConfig(Config):
+    """filter"""
+
+    rules: dict[str, RuleConfig] = Field(
+        default_factory=published_rules, description="rule name -> rule, in the order in which they are tried"
+    )
