@@ -17,7 +17,7 @@ import yaml
 from benchmarks.frame import Row, lower_is_better, timed
 from tests.conftest import copy_tree, environment, set_scale
 
-THRESHOLD = ("rules", "gopher_short_doc", "threshold")
+THRESHOLD = ("filter", "rules", "gopher_short_doc", "threshold")
 
 
 def run(quick: bool) -> list[Row]:
@@ -30,11 +30,11 @@ def run(quick: bool) -> list[Row]:
         rows = [
             _row(tree, "make with nothing changed", repetitions, everything, lambda i: None, ()),
             _row(tree, "one changed threshold, up to the filter's result", repetitions, everything,
-                 lambda i: _change(tree, "filter", THRESHOLD, 1 + i / 10), ("filter",)),
+                 lambda i: _change(tree, "params.yaml", THRESHOLD, 50 + 5 * i), ("filter",)),
             _row(tree, "one changed threshold, up to the report", 1, everything,
-                 lambda i: _change(tree, "filter", THRESHOLD, 1 + i / 100), ()),
+                 lambda i: _change(tree, "params.yaml", THRESHOLD, 50 + i), ()),
             _row(tree, "one changed learning rate, up to the report", 1, everything,
-                 lambda i: _change(tree, "plan", ("lr",), 1 + i / 100), ()),
+                 lambda i: _change(tree, "configs/smoke.yaml", ("plan", "lr"), 0.006 + i / 10_000), ()),
         ]  # fmt: skip
     return rows
 
@@ -59,15 +59,11 @@ def _repro(tree: Path, *targets: str) -> tuple[float, list[str]]:
     return wall, [line.split("'")[1] for line in printed.splitlines() if line.startswith("Running stage")]
 
 
-def _change(tree: Path, section: str, path: tuple, factor: float) -> None:
-    """Multiply one number of params.yaml, or of the preset where the preset gives it."""
-    for name in ("configs/smoke.yaml", "params.yaml"):
-        values = yaml.safe_load((tree / name).read_text())
-        node = values.get(section)
-        for part in path[:-1]:
-            node = node.get(part) if node else None
-        if node and path[-1] in node:
-            node[path[-1]] *= factor
-            (tree / name).write_text(yaml.safe_dump(values, sort_keys=False))
-            return
-    raise KeyError(f"{section}: {path}")
+def _change(tree: Path, file: str, path: tuple[str, ...], value: float) -> None:
+    """Give one key of a params file another value."""
+    values = yaml.safe_load((tree / file).read_text())
+    node = values
+    for part in path[:-1]:
+        node = node.setdefault(part, {})
+    node[path[-1]] = value
+    (tree / file).write_text(yaml.safe_dump(values, sort_keys=False))

@@ -10,7 +10,7 @@ from conftest import documents_folder, documents_frame, run_stage
 from pydantic import ValidationError
 
 from headwater_data._contracts.errors import UsageError
-from headwater_data.config import FilterConfig, RuleConfig
+from headwater_data.config import FilterConfig, RuleConfig, published_rules
 from headwater_data.quality.heuristics import SIGNALS
 
 RULES = {
@@ -35,7 +35,7 @@ def test_signals_remove_nothing_and_keep_every_value(measured):
 
 
 def test_a_rejected_document_carries_rule_value_and_threshold(tmp_path, measured):
-    out = run_stage("filter", tmp_path, {"documents": measured}, rules=RULES)
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules=RULES, published=False)
     rejects = pl.read_parquet(out / "rejects/*.parquet")
     assert rejects.select("id", "rule", "value", "threshold", "text").rows() == [
         ("web/d1", "short", 2.0, 50.0, "too short")
@@ -46,13 +46,15 @@ def test_a_rejected_document_carries_rule_value_and_threshold(tmp_path, measured
 
 
 def test_a_switched_off_rule_is_counted_and_removes_nothing(tmp_path, measured):
-    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"long": RULES["long"]})
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"long": RULES["long"]}, published=False)
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["documents_out"] == 3 and metrics["would_fire"]["long"] == 1
 
 
 def test_an_exempt_source_is_left_alone(tmp_path, measured):
-    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"s": {**RULES["short"], "exempt": ["web"]}})
+    out = run_stage(
+        "filter", tmp_path, {"documents": measured}, rules={"s": {**RULES["short"], "exempt": ["web"]}}, published=False
+    )
     assert len(pl.read_parquet(out / "part-*.parquet")) == 3
 
 
@@ -79,3 +81,22 @@ def test_published_thresholds_are_the_papers():
         assert rules[f"gopher_{'top' if n < 5 else 'duplicate'}_{n}_gram"].threshold == threshold
     fineweb = {"terminal_lines": 0.12, "short_lines": 0.67, "duplicate_line_chars": 0.01, "newlines_per_word": 0.3}
     assert {name: rules[f"fineweb_{name}"].threshold for name in fineweb} == fineweb
+
+
+def test_own_rules_lie_over_the_published_ones_by_name():
+    published = published_rules()
+    mine = {"gopher_short_doc": {"threshold": 20}, "mine": RULES["long"]}
+    rules = FilterConfig.model_validate({"rules": mine}).rules
+    assert list(rules) == [*published, "mine"]
+    assert rules["gopher_short_doc"] == published["gopher_short_doc"].model_copy(update={"threshold": 20.0})
+    assert {n: r for n, r in rules.items() if n not in mine} == {
+        n: r for n, r in published.items() if n != "gopher_short_doc"
+    }
+    assert list(FilterConfig.model_validate({"rules": {"mine": RULES["long"]}, "published": False}).rules) == ["mine"]
+
+
+def test_a_threshold_may_differ_by_language(tmp_path, measured):
+    rule = {**RULES["short"], "threshold": 1, "by_language": {"en": 3}, "categories": []}
+    out = run_stage("filter", tmp_path, {"documents": measured}, rules={"short": rule}, published=False)
+    rejects = pl.read_parquet(out / "rejects/*.parquet").sort("id")
+    assert rejects.select("id", "value", "threshold").rows() == [("novel/d0", 2.0, 3.0), ("web/d1", 2.0, 3.0)]

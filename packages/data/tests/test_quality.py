@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from functools import partial
+
+import datatrove.pipeline.filters.c4_filters as c4
 import datatrove.pipeline.filters.fineweb_quality_filter as fineweb
 import datatrove.pipeline.filters.gopher_quality_filter as gopher_quality
 import datatrove.pipeline.filters.gopher_repetition_filter as gopher_repetition
@@ -10,8 +14,12 @@ import pytest
 from datatrove.data import Document
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference_signals import count_sentences
+from reference_signals import measure as reference
 
+from headwater_data.characters import LIMIT, class_table, lower_table
 from headwater_data.config import published_rules
+from headwater_data.config.quality import Definitions
 from headwater_data.quality.heuristics import DUPLICATE_NGRAMS, SIGNALS, TOP_NGRAMS, measure
 from headwater_data.quality.rules import verdicts
 
@@ -27,6 +35,7 @@ REASONS = {
     **{f"duplicated_{n}_n_grams": f"gopher_duplicate_{n}_gram" for n in DUPLICATE_NGRAMS},
     "line_punct_ratio": "fineweb_terminal_lines", "short_line_ratio": "fineweb_short_lines",
     "char_dup_ratio": "fineweb_duplicate_line_chars", "list_ratio": "fineweb_newlines_per_word",
+    "lorem_ipsum": "c4_lorem_ipsum", "curly_bracket": "c4_curly_brackets", "too_few_sentences": "c4_sentences",
 }  # fmt: skip
 
 
@@ -46,15 +55,19 @@ NAMES = list(REASONS.values())
     [
         (gopher_quality, gopher_quality.GopherQualityFilter, NAMES[:10]),
         (gopher_repetition, gopher_repetition.GopherRepetitionFilter, NAMES[10:23]),
-        (fineweb, fineweb.FineWebQualityFilter, NAMES[23:]),
+        (fineweb, fineweb.FineWebQualityFilter, NAMES[23:27]),
+        (c4, partial(c4.C4QualityFilter, filter_no_terminal_punct=False), NAMES[27:]),
     ],
-    ids=["gopher quality", "gopher repetition", "fineweb"],
+    ids=["gopher quality", "gopher repetition", "fineweb", "c4"],
 )
 def test_decisions_and_reasons_equal_datatroves_given_the_same_words(monkeypatch, texts, module, peer, own):
-    monkeypatch.setattr(module, "split_into_words", lambda text, language: text.split())
+    if module is c4:
+        monkeypatch.setattr(module, "split_into_sentences", lambda text, language: [""] * count_sentences(text))
+    else:
+        monkeypatch.setattr(module, "split_into_words", lambda text, language: text.split())
     rules = {n: r for n, r in published_rules().items() if n in own}
     assert len(rules) == len(own)
-    frame = pl.DataFrame([measure(t) for t in texts]).with_columns(category=pl.lit("internet"), source=pl.lit("s"))
+    frame = measure(texts).with_columns(category=pl.lit("internet"), source=pl.lit("s"))
     fired = verdicts(frame, rules)[1].to_dicts()
     rejected = 0
     for text, hits in zip(texts, fired, strict=True):
@@ -66,32 +79,64 @@ def test_decisions_and_reasons_equal_datatroves_given_the_same_words(monkeypatch
     assert rejected >= 3  # the comparison saw both verdicts
 
 
-@given(st.lists(st.sampled_from(["ab", "cd", "efg", "h", "the", "of"]), max_size=60), st.integers(0, 3))
-@settings(max_examples=60, deadline=None)
-def test_ngram_shares_equal_brute_force(words, breaks):
-    text = (" " * (breaks + 1)).join(words)
-    signals = measure(text)
-    size = max(len(text), 1)
-    for n in TOP_NGRAMS:
-        grams = [" ".join(words[i : i + n]) for i in range(len(words) - n + 1)]
-        best = max(grams, key=grams.count) if grams else ""
-        assert signals[f"gopher_top_{n}_gram"] == pytest.approx(len(best) * grams.count(best) / size if grams else 0)
-    for n in DUPLICATE_NGRAMS:
-        seen, characters, i = set(), 0, 0
-        while i <= len(words) - n:
-            gram = tuple(words[i : i + n])
-            if gram in seen:
-                characters += len("".join(gram))
-                i += n
-            else:
-                seen.add(gram)
-                i += 1
-        assert signals[f"gopher_duplicate_{n}_gram"] == pytest.approx(characters / size)
+# what the rules look at, and characters whose case, width or class is a trap
+PIECES = st.sampled_from(
+    ["the", "of", "and", "ab", "cd", " ", "  ", "\n", "\n\n", "\r\n", "\r", "\u2028", "\x1c", "\x85", "\u00a0",
+     "...", "..", "…", "#", "-", "•", ".", "!", "?\"", ".)", "'", "[1]", "[edit]", "[citation needed]", "[", "]", "[٣]",
+     "lorem ipsum", "LOREM  ipsum", "JavaScript", "{", "}", ";", "terms of use", "Privacy Policy", "coo\u212aie policy",
+     "use cookies", "uses coo", "kies", "use of cookies", "１", "²", "½", "ß", "Σ", "İ", "ｗ", "語", "。", "🙂", "_",
+     "\u3000", "x" * 1001]
+)  # fmt: skip
+ALTERNATIVES = [
+    Definitions(duplicates=d, denominator=n, words=w)
+    for d in ("repeats", "all") for n in ("text", "words") for w in ("blanks", "punctuation")
+]  # fmt: skip
 
 
-@given(st.text(max_size=300))
-@settings(max_examples=80, deadline=None)
-def test_every_signal_is_a_finite_number_for_any_text(text):
-    signals = measure(text)
-    assert tuple(sorted(signals)) == tuple(sorted(SIGNALS))
-    assert all(value >= 0 and value == value and value != float("inf") for value in signals.values())
+def assert_equal_to_reference(texts: list[str]) -> None:
+    for text, row in zip(texts, measure(texts).to_dicts(), strict=True):
+        assert row == pytest.approx(reference(text), rel=1e-12)
+
+
+@given(st.lists(st.lists(PIECES | st.text(max_size=8), max_size=60).map("".join), min_size=1, max_size=3))
+@settings(max_examples=250, deadline=None)
+def test_compiled_loops_equal_the_definitions_for_any_text(texts):
+    assert_equal_to_reference(texts)
+
+
+@given(st.lists(st.sampled_from(["a", "b", "c d", "e\n"]), max_size=80).map(" ".join))
+@settings(max_examples=150, deadline=None)
+def test_compiled_loops_equal_the_definitions_where_ngrams_repeat(text):
+    assert_equal_to_reference([text])
+
+
+def test_compiled_loops_equal_the_definitions_on_real_texts(texts):
+    assert_equal_to_reference(texts)
+
+
+def test_character_tables_say_what_python_says_of_every_code_point():
+    classes, lower = class_table(), lower_table()
+    for point, c in enumerate(map(chr, range(sys.maxunicode + 1))):
+        bits = int(classes[point]) if point < LIMIT else 0
+        assert (bool(bits & 1), bool(bits & 4), bool(bits & 8)) == (c.isspace(), c.isalpha(), c.isalnum())
+        assert bool(bits & 64) == c.isdecimal()
+        assert bool(bits & 2) == (len(f"a{c}b".splitlines()) == 2)
+        if c not in "İς":
+            assert (chr(lower[point]) if point < LIMIT else c) == c.lower()
+
+
+@pytest.mark.parametrize("definitions", ALTERNATIVES, ids=lambda d: f"{d.words} {d.duplicates} {d.denominator}")
+@given(text=st.lists(PIECES, max_size=40).map("".join))
+@settings(max_examples=25, deadline=None)
+def test_every_signal_is_a_finite_number_under_every_definition(definitions, text):
+    row = measure([text], definitions).row(0, named=True)
+    assert tuple(row) == SIGNALS
+    assert all(0 <= value < float("inf") for value in row.values())
+
+
+def test_alternative_definitions_count_what_they_say():
+    text = "one two, three\n" * 4
+    assert measure([text])["gopher_duplicate_lines"][0] == 3 / 5  # the empty line at the end is one
+    assert measure([text], Definitions(duplicates="all"))["gopher_duplicate_lines"][0] == 4 / 5
+    assert measure([text], Definitions(words="punctuation"))["gopher_alpha_words"][0] == 3 / 4
+    assert measure([text], Definitions(denominator="words"))["gopher_duplicate_line_chars"][0] == 3 * 14 / (4 * 12)

@@ -12,6 +12,20 @@ from .._contracts.config import Config
 from .sources import Category
 
 
+class Definitions(Config):
+    """What the published rules leave open. The defaults decide as datatrove's filters do, given the same words."""
+
+    words: Literal["blanks", "punctuation"] = Field(
+        "blanks", description="a word is what blanks separate; or punctuation marks are words of their own, as spaCy's"
+    )
+    duplicates: Literal["repeats", "all"] = Field(
+        "repeats", description="of equal lines or paragraphs, count the second and later ones, or (dolma, DCLM) all"
+    )
+    denominator: Literal["text", "words"] = Field(
+        "text", description="shares of characters are of the whole text, or (DCLM, RedPajama) of its words' characters"
+    )
+
+
 class SignalsConfig(Config):
     """signals"""
 
@@ -20,6 +34,7 @@ class SignalsConfig(Config):
         1_000, ge=50, description="language is told from so many first characters: 3.9 times cheaper than whole text, "
         "same label for 98.65% of documents (measured)"
     )  # fmt: skip
+    definitions: Definitions = Field(default_factory=Definitions, description="what the published rules leave open")
 
 
 Comparison = Literal["<", "<=", ">", ">=", "==", "!=", "not in"]
@@ -34,12 +49,17 @@ class RuleConfig(Config):
     source: str = Field("", description="paper that published the rule and its threshold")
     categories: tuple[Category, ...] = Field((), description="categories the rule is for; none: all")
     exempt: tuple[str, ...] = Field((), description="sources the rule leaves alone")
+    by_language: dict[str, float] = Field(
+        default_factory=dict, description="language code -> threshold in that language instead of `threshold`"
+    )
     enabled: bool = Field(True, description="false: the rule is counted in the metrics, but removes nothing")
 
     @model_validator(mode="after")
     def _comparable(self) -> RuleConfig:
         if (self.remove_if == "not in") != isinstance(self.threshold, tuple):
             raise ValueError("threshold: a list goes with `not in`, a number with every other comparison")
+        if self.by_language and isinstance(self.threshold, tuple):
+            raise ValueError("by_language: a number a language goes with every comparison but `not in`")
         return self
 
 
@@ -53,5 +73,20 @@ class FilterConfig(Config):
     """filter"""
 
     rules: dict[str, RuleConfig] = Field(
-        default_factory=published_rules, description="rule name -> rule, in the order in which they are tried"
+        default_factory=published_rules,
+        description="rule name -> rule, in the order in which they are tried; laid over the published ones by name",
     )
+    published: bool = Field(True, description="false: the published rules are not there, `rules` are all")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _overlay(cls, values: dict) -> dict:
+        """What a rule does not say, the published rule of its name does; rules of other names follow at the end."""
+        own = values.get("rules")
+        if not isinstance(own, dict) or not values.get("published", True):
+            return values
+        rules = {name: rule.model_dump() for name, rule in published_rules().items()}
+        for name, rule in own.items():
+            given = rule.model_dump() if isinstance(rule, RuleConfig) else rule
+            rules[name] = {**rules.get(name, {}), **given} if isinstance(given, dict) else given
+        return {**values, "rules": rules}

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 from datasketch import MinHash
+from numba import njit
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -51,29 +52,24 @@ def signatures(hashes: np.ndarray, starts: np.ndarray, permutations: int, seed: 
         starts: (texts + 1,) int64.
     """
     a, b = MinHash(num_perm=permutations, seed=seed, scheme="affine32").permutations
-    texts = len(starts) - 1
-    result = np.full((texts, permutations), np.uint32(0xFFFFFFFF), np.uint32)
-    filled = np.flatnonzero(np.diff(starts) > 0)
-    if not len(filled):
-        return result
-    mixed = _mix32(hashes.astype(np.uint32))
-    offsets = starts[filled]  # reduceat runs from one filled text to the next: the empty ones between are void
-    permuted = np.empty_like(mixed)
-    for k in range(permutations):
-        np.multiply(mixed, a[k], out=permuted)
-        permuted += b[k]
-        result[filled, k] = np.minimum.reduceat(permuted, offsets)
+    result = np.full((len(starts) - 1, permutations), np.uint32(0xFFFFFFFF), np.uint32)
+    _permute(hashes, starts, np.ascontiguousarray(a, np.uint32), np.ascontiguousarray(b, np.uint32), result)
     return result
 
 
-def _mix32(values: np.ndarray) -> np.ndarray:
-    """MurmurHash3's 32-bit finaliser, as datasketch applies it before the permutations."""
-    h = values.copy()
-    h ^= h >> np.uint32(16)
-    h *= np.uint32(0x85EBCA6B)
-    h ^= h >> np.uint32(13)
-    h *= np.uint32(0xC2B2AE35)
-    return h ^ (h >> np.uint32(16))
+@njit(cache=True, nogil=True)
+def _permute(hashes, starts, a, b, result):
+    """Each shingle through MurmurHash3's 32-bit finaliser, as datasketch does, then through every permutation."""
+    for text in range(len(starts) - 1):
+        least = result[text]
+        for i in range(starts[text], starts[text + 1]):
+            h = np.uint32(hashes[i])
+            h = np.uint32((h ^ (h >> np.uint32(16))) * np.uint32(0x85EBCA6B))
+            h = np.uint32((h ^ (h >> np.uint32(13))) * np.uint32(0xC2B2AE35))
+            h = np.uint32(h ^ (h >> np.uint32(16)))
+            for k in range(len(a)):  # the inner loop is one vector instruction for several permutations
+                value = np.uint32(h * a[k] + b[k])
+                least[k] = min(least[k], value)
 
 
 def band_keys(signature: np.ndarray, bands: int, rows: int) -> np.ndarray:

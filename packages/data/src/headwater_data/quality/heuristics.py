@@ -1,14 +1,18 @@
-"""Quality signals of one text: Gopher's, C4's and FineWeb's, each value kept, nothing judged.
+"""Quality signals of texts: Gopher's, C4's and FineWeb's, each value kept, nothing judged.
 
-The text is split into words once. The published rules leave some terms open; these are the definitions here, and
-datatrove's own filter classes, given the same words, come to the same verdicts (tests/test_quality.py):
+A text is split into words and lines once, by compiled loops over its UTF-8 bytes (kernels.py). The published rules
+leave some terms open; these are the definitions here, and datatrove's own filter classes, given the same words, come
+to the same verdicts (tests/test_quality.py on a few texts, benchmarks/conformance.py on 20,000):
 
 - word: what blanks separate (`str.split`). With spaCy's tokens instead, the rule "80% of words have a letter" alone
-  rejects 1,380 of 2,000 technical documents, with these words 84.
+  rejects 1,380 of 2,000 technical documents, with these words 84. `words: punctuation` also parts punctuation from
+  words, one mark a word, which is close to spaCy's.
 - word count and mean length: words that are not punctuation throughout.
-- duplicate (line, paragraph): a second or later copy; the first is free.
+- duplicate (line, paragraph): a second or later copy; the first is free. `duplicates: all` counts it too, as dolma and
+  DCLM do.
 - duplicate n-gram: scanned from the left; a repeated n-gram counts its characters and is skipped as a whole.
-- every share of characters is of the whole text, blanks included.
+- every share of characters is of the whole text, blanks included; `denominator: words` takes the characters of the
+  words, as DCLM and RedPajama do.
 
 Papers: Rae et al. 2021 (Gopher, arXiv 2112.11446, section A1.1 and table A1), Raffel et al. 2020 (C4, arXiv
 1910.10683, section 2.2), Penedo et al. 2024 (FineWeb, arXiv 2406.17557, section 3.6).
@@ -16,25 +20,18 @@ Papers: Rae et al. 2021 (Gopher, arXiv 2112.11446, section A1.1 and table A1), R
 
 from __future__ import annotations
 
-import re
+from collections.abc import Sequence
 
 import numpy as np
-from datatrove.utils.text import PUNCTUATION_SET, TERMINAL_PUNCTUATION
+import polars as pl
 
-STOP_WORDS = frozenset({"the", "be", "to", "of", "and", "that", "have", "with"})
+from ..buffers import text_buffers
+from ..characters import class_table
+from ..config.quality import Definitions
+from .kernels import measure_texts
+
 TOP_NGRAMS = (2, 3, 4)
 DUPLICATE_NGRAMS = (5, 6, 7, 8, 9, 10)
-SHORT_LINE = 30  # characters (FineWeb)
-POLICY_PHRASES = ("terms of use", "privacy policy", "cookie policy", "uses cookies", "use of cookies", "use cookies")
-
-_PUNCTUATION = "".join(sorted(PUNCTUATION_SET))
-_TERMINAL = tuple(sorted(TERMINAL_PUNCTUATION))
-_C4_ENDS = (".", "?", "!", '"', "'")
-_PARAGRAPHS = re.compile(r"\n{2,}")
-_LINES = re.compile(r"\n+")
-_SENTENCE_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)")
-_CITATION = re.compile(r"\[\d*]|\[edit]|\[citation needed]")
-_HAS_LETTER = re.compile(r"[^\W\d_]")
 
 SIGNALS = (
     "characters",
@@ -43,167 +40,27 @@ SIGNALS = (
     "gopher_duplicate_lines", "gopher_duplicate_line_chars",
     "gopher_duplicate_paragraphs", "gopher_duplicate_paragraph_chars",
     *(f"gopher_top_{n}_gram" for n in TOP_NGRAMS), *(f"gopher_duplicate_{n}_gram" for n in DUPLICATE_NGRAMS),
-    "c4_sentences", "c4_terminal_sentences", "c4_curly_brackets", "c4_lorem_ipsum", "c4_javascript_lines",
-    "c4_policy_lines", "c4_longest_word",
+    "c4_sentences", "c4_curly_brackets", "c4_lorem_ipsum",
+    "c4_terminal_sentences", "c4_terminal_curly_brackets", "c4_terminal_lorem_ipsum",
+    "c4_javascript_lines", "c4_policy_lines", "c4_longest_word",
     "fineweb_terminal_lines", "fineweb_short_lines", "fineweb_duplicate_line_chars", "fineweb_newlines_per_word",
+    "upper_letters", "digits", "symbols", "code_lines",
 )  # fmt: skip
+"""Column names, in the order in which the kernel fills them.
+
+c4_*: counted over the lines that C4 keeps, without its rule that a line ends in punctuation, as FineWeb runs it;
+c4_terminal_*: with that rule. upper_letters is a share of the letters; digits and symbols (neither letter, digit nor
+blank) of the characters; code_lines the share of lines that end in one of ; { } as program text does.
+"""
 
 
-def measure(text: str) -> dict[str, float]:
-    """All signals of a text; shares are of 1, counts are counts, lengths are characters."""
-    words = text.split()
-    signals = {"characters": float(len(text))}
-    signals.update(_gopher_quality(text, words))
-    signals.update(_gopher_lines(text))
-    signals.update(_gopher_ngrams(words, max(len(text), 1)))
-    signals.update(_c4(text, words))
-    signals.update(_fineweb(text, words))
-    return signals
-
-
-def _gopher_quality(text: str, words: list[str]) -> dict[str, float]:
-    count = max(len(words), 1)
-    worded = [w for w in words if w.isalnum() or w.strip(_PUNCTUATION)]
-    lines = text.splitlines()
-    line_count = max(len(lines), 1)
-    return {
-        "gopher_words": float(len(worded)),
-        "gopher_word_length": sum(map(len, worded)) / max(len(worded), 1),
-        "gopher_hashes": text.count("#") / count,
-        "gopher_ellipses": (text.count("...") + text.count("…")) / count,
-        "gopher_bullet_lines": sum(line.lstrip().startswith(("•", "-")) for line in lines) / line_count,
-        "gopher_ellipsis_lines": sum(line.rstrip().endswith(("...", "…")) for line in lines) / line_count,
-        "gopher_alpha_words": sum(w.isalpha() or _HAS_LETTER.search(w) is not None for w in words) / count,
-        "gopher_stop_words": float(len(STOP_WORDS.intersection(words))),
-    }
-
-
-def _gopher_lines(text: str) -> dict[str, float]:
-    size = max(len(text), 1)
-    paragraphs = _PARAGRAPHS.split(text.strip())
-    lines = _LINES.split(text)
-    repeated_paragraphs, paragraph_chars = repeats(paragraphs)
-    repeated_lines, line_chars = repeats(lines)
-    return {
-        "gopher_duplicate_paragraphs": repeated_paragraphs / len(paragraphs),
-        "gopher_duplicate_paragraph_chars": paragraph_chars / size,
-        "gopher_duplicate_lines": repeated_lines / len(lines),
-        "gopher_duplicate_line_chars": line_chars / size,
-    }
-
-
-def repeats(elements: list[str]) -> tuple[int, int]:
-    """How many elements repeat an earlier one, and their characters."""
-    seen: set[str] = set()
-    count = characters = 0
-    for element in elements:
-        if element in seen:
-            count += 1
-            characters += len(element)
-        else:
-            seen.add(element)
-    return count, characters
-
-
-def _gopher_ngrams(words: list[str], size: int) -> dict[str, float]:
-    """Shares of characters in the most frequent 2- to 4-gram and in repeated 5- to 10-grams.
-
-    Words become integers and n-grams one sum a position, so that equal n-grams meet in a sort instead of in a
-    dictionary of strings; where no n-gram repeats, no longer one does.
-    """
-    ids: dict[str, int] = {}
-    stream = np.fromiter((ids.setdefault(w, len(ids)) for w in words), np.uint64, len(words))
-    lengths = np.fromiter(map(len, words), np.int64, len(words))
-    before = np.concatenate(([0], np.cumsum(lengths)))  # characters before word i
-    signals: dict[str, float] = {}
-    grams, repeating = stream, True
-    for n in range(2, DUPLICATE_NGRAMS[-1] + 1):
-        positions = len(words) - n + 1
-        if positions < 1 or not repeating:
-            if n in TOP_NGRAMS and positions >= 1:  # all differ: the first one counts once
-                signals[f"gopher_top_{n}_gram"] = float(before[n] + n - 1) / size
-            continue
-        # (n-gram, next word) -> n+1-gram: a pair of ranks below 2^32 is one exact 64-bit number, no hash
-        pairs = (grams[:positions] << np.uint64(32)) | stream[n - 1 :]
-        _, first, inverse, counts = np.unique(pairs, return_index=True, return_inverse=True, return_counts=True)
-        grams = inverse.astype(np.uint64)
-        repeating = bool((counts > 1).any())
-        if n in TOP_NGRAMS:
-            at = int(first[counts == counts.max()].min())
-            signals[f"gopher_top_{n}_gram"] = float(before[at + n] - before[at] + n - 1) * int(counts.max()) / size
-        elif repeating:
-            candidates = np.flatnonzero(counts[inverse] > 1)
-            signals[f"gopher_duplicate_{n}_gram"] = _greedy_duplicates(candidates, inverse, before, n) / size
-    names = [f"gopher_top_{n}_gram" for n in TOP_NGRAMS] + [f"gopher_duplicate_{n}_gram" for n in DUPLICATE_NGRAMS]
-    return {name: signals.get(name, 0.0) for name in names}
-
-
-def _greedy_duplicates(candidates: np.ndarray, grams: np.ndarray, before: np.ndarray, n: int) -> int:
-    """Characters of repeated n-grams, scanned from the left, each repetition skipped as a whole.
-
-    Args:
-        candidates: (k,) ascending positions whose n-gram occurs more than once.
-        grams: (positions,) rank of the n-gram at each position.
-        before: (words + 1,) characters before each word.
-    """
-    seen: set[int] = set()
-    characters = free = 0
-    for position, gram in zip(candidates.tolist(), grams[candidates].tolist(), strict=True):
-        if position < free:
-            continue
-        if gram in seen:
-            characters += int(before[position + n] - before[position])
-            free = position + n
-        else:
-            seen.add(gram)
-    return characters
-
-
-def _c4(text: str, words: list[str]) -> dict[str, float]:
-    """C4's page rules as counts; sentences are counted over the lines that C4 would keep.
-
-    `c4_sentences` does without the rule that a line ends in punctuation, as FineWeb's run of C4 does;
-    `c4_terminal_sentences` has it.
-    """
-    sentences = terminal = javascript = policy = 0
-    for raw in text.splitlines():
-        line = _CITATION.sub("", raw.strip())
-        if len(line.split()) < 3:
-            continue
-        lower = line.lower()
-        if "javascript" in lower:
-            javascript += 1
-            continue
-        if any(phrase in lower for phrase in POLICY_PHRASES):
-            policy += 1
-            continue
-        found = count_sentences(line)
-        sentences += found
-        if line.endswith(_C4_ENDS) and not line.endswith("..."):
-            terminal += found
-    return {
-        "c4_sentences": float(sentences),
-        "c4_terminal_sentences": float(terminal),
-        "c4_curly_brackets": float(text.count("{")),
-        "c4_lorem_ipsum": float(text.lower().count("lorem ipsum")),
-        "c4_javascript_lines": float(javascript),
-        "c4_policy_lines": float(policy),
-        "c4_longest_word": float(max(map(len, words), default=0)),
-    }
-
-
-def count_sentences(line: str) -> int:
-    """Sentences of a line: ends of sentences, and what is left after the last one."""
-    ends = list(_SENTENCE_END.finditer(line))
-    return len(ends) + (1 if not ends or line[ends[-1].end() :].strip() else 0)
-
-
-def _fineweb(text: str, words: list[str]) -> dict[str, float]:
-    lines = [line for line in text.split("\n") if line.strip()]
-    count = max(len(lines), 1)
-    return {
-        "fineweb_terminal_lines": sum(line.endswith(_TERMINAL) for line in lines) / count,
-        "fineweb_short_lines": sum(len(line) <= SHORT_LINE for line in lines) / count,
-        "fineweb_duplicate_line_chars": repeats(lines)[1] / max(len(text) - text.count("\n"), 1),
-        "fineweb_newlines_per_word": text.count("\n") / max(len(words), 1),
-    }
+def measure(texts: Sequence[str] | pl.Series, definitions: Definitions | None = None) -> pl.DataFrame:
+    """All signals of texts, one row a text, Float64: shares are of 1, counts are counts, lengths are characters."""
+    definitions = definitions or Definitions()
+    data, offsets = text_buffers(texts)
+    values = np.zeros((len(SIGNALS), len(offsets) - 1), np.float64)
+    measure_texts(
+        data, offsets, class_table(), definitions.words == "punctuation", definitions.duplicates == "all",
+        definitions.denominator == "words", values,
+    )  # fmt: skip
+    return pl.DataFrame({name: values[i] for i, name in enumerate(SIGNALS)})

@@ -19,12 +19,19 @@ def removes(rule: RuleConfig) -> pl.Expr:
         compare = {
             "<": column.lt, "<=": column.le, ">": column.gt, ">=": column.ge, "==": column.eq, "!=": column.ne
         }  # fmt: skip
-        fires = compare[rule.remove_if](rule.threshold)
+        fires = compare[rule.remove_if](threshold_of(rule))
     if rule.categories:
         fires &= pl.col("category").is_in(list(rule.categories))
     if rule.exempt:
         fires &= ~pl.col("source").is_in(list(rule.exempt))
     return fires.fill_null(False)
+
+
+def threshold_of(rule: RuleConfig) -> pl.Expr:
+    """The rule's threshold, by the document's language where the rule has a table for it."""
+    if not rule.by_language:
+        return pl.lit(rule.threshold)
+    return pl.col("language").replace_strict(rule.by_language, default=rule.threshold, return_dtype=pl.Float64)
 
 
 def check_signals(rules: Mapping[str, RuleConfig], columns: Mapping[str, pl.DataType]) -> None:
@@ -40,6 +47,10 @@ def check_signals(rules: Mapping[str, RuleConfig], columns: Mapping[str, pl.Data
             raise UsageError(
                 f"filter.rules.{name}.signal: the documents have no column {rule.signal}; "
                 f"{'they have ' + ', '.join(signals) if signals else 'run headwater-data signals first'}"
+            )
+        if rule.by_language and "language" not in columns:
+            raise UsageError(
+                f"filter.rules.{name}.by_language: the documents have no column language; run signals first"
             )
         if isinstance(rule.threshold, tuple) == kind.is_numeric():
             raise UsageError(f"filter.rules.{name}: {rule.signal} is {kind}, which `{rule.remove_if}` does not fit")
@@ -62,6 +73,6 @@ def verdicts(documents: pl.DataFrame, rules: Mapping[str, RuleConfig]) -> tuple[
         if not isinstance(config.threshold, tuple):
             here = pl.col("rule") == name
             value = pl.when(here).then(pl.col(config.signal).cast(pl.Float64)).otherwise(value)
-            threshold = pl.when(here).then(pl.lit(config.threshold)).otherwise(threshold)
+            threshold = pl.when(here).then(threshold_of(config)).otherwise(threshold)
     judged = documents.with_columns(rule=rule).select("rule", value=value, threshold=threshold)
     return judged, fired

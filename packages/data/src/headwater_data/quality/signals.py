@@ -24,7 +24,7 @@ def signals(run: Run) -> None:
     weights = find_weights(run.inputs.get("sources"))
     if weights is None:
         run.log("no language weights among the sources: the declared language stands, without a score")
-    work = partial(measure_block, run.work / "parts", weights, config.language_characters)
+    work = partial(measure_block, run.work / "parts", weights, config)
     shards = blocks(run.inputs["documents"])
     fan_out(run, "signals", work, shards, config.workers)
     publish_parts(run.work / "parts", run.out)
@@ -44,22 +44,20 @@ def signals(run: Run) -> None:
     run.log(f"{len(counted)} documents, {len(languages)} languages, {len(SIGNALS)} signals")
 
 
-def measure_block(parts: Path, weights: Path | None, characters: int, block: Block) -> None:
+def measure_block(parts: Path, weights: Path | None, config: SignalsConfig, block: Block) -> None:
     """Add the signal columns to one block and write it."""
     documents = block.read()
     texts = documents["text"].to_list()
-    rows = [measure(text) for text in texts]
-    columns = [pl.Series(name, [row[name] for row in rows], pl.Float64) for name in SIGNALS]
     if weights is None:
         language = documents["lang"].replace("", "und").alias("language")
         score = pl.Series("language_score", [None] * len(texts), pl.Float64)
     else:
         identify = LanguageIdentifier(weights)
-        found = [identify(text, characters) for text in texts]
+        found = [identify(text, config.language_characters) for text in texts]
         language = pl.Series("language", [label for label, _ in found], pl.String)
         score = pl.Series("language_score", [p for _, p in found], pl.Float64)
     declared = documents["lang"]
     measured = documents.with_columns(
         lang=pl.when(declared == "").then(language).otherwise(declared), language=language, language_score=score
-    ).with_columns(columns)
+    ).hstack(measure(documents["text"], config.definitions))
     write_part(parts / part_name(block.number), measured)
