@@ -8,8 +8,9 @@ from pathlib import Path
 
 from benchmarks import frame
 
+HELPERS = ("__main__", "frame", "peers", "data_work")
 FOLDER = Path(__file__).parent
-NAMES = sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name not in ("__main__", "frame"))
+NAMES = sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name not in HELPERS)
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """Published rules are ambiguous: do ours decide as datatrove's own filter classes do, given the same words?
 
-Every document of a finished lineage (22,493 at scale tiny) through both; a row counts the documents on which verdict and
-reason agree. datatrove's splitters are replaced by ours, so that what is compared is the rules and not spaCy.
+Every document of a finished lineage (22,493 at scale tiny) through both; a row counts the documents on which verdict
+and reason agree. datatrove's splitters are replaced by ours, so that what is compared is the rules and not spaCy.
 One known difference: a page that holds both `lorem ipsum` and `{` is rejected by both, with C4's first reason in
 reading order by datatrove, with the first rule in the table's order here.
 """
@@ -85,7 +85,7 @@ def run(quick: bool) -> list[Row]:
         same = sum(a == b for a, b in zip(ours, named, strict=True))
         decided = sum((a is None) == (b is None) for a, b in zip(ours, named, strict=True))
         kept = sum(b is None for b in named)
-        how = f"{len(texts)} documents, {kept} kept by datatrove; verdict equal on {decided}, verdict and reason on {same}"
+        how = f"{len(texts)} documents, {kept} kept by datatrove; verdict equal on {decided}, and reason on {same}"
         rows.append(
             Row(family, "documents that agree", same, "datatrove", "0.10.1", len(texts), same / len(texts), 1.0, how)
         )

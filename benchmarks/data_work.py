@@ -1,7 +1,7 @@
 """The work that benchmarks/data.py times, ours and the peers': `data_work.py FUNCTION ARGUMENTS` in its own process.
 
 Each function warms up (imports, compiled code, models) on a few documents, then times the rest: one line of JSON with
-CPU seconds and what came out. It imports nothing of this project but headwater_data, so it runs in a peer's environment.
+CPU seconds and what came out. Each imports what it needs itself, so the file runs in a peer's environment too.
 """
 
 from __future__ import annotations
