@@ -41,10 +41,11 @@ REASONS = {
 
 @pytest.fixture(scope="module")
 def texts(topics, modules) -> list[str]:
+    digits = [" ".join(f"{n:b}" for n in range(300)), "1 11 " * 3 + " ".join("11 1 111 1 1 11".split() * 9)]
     short = [t[:300] for t in topics[:20]]
     lists = ["\n".join(f"- item {i % 3}" for i in range(n)) for n in (3, 20, 80)]
     dots = ["What is it about ...\n" * 30, "a b c d e " * 40, "# " * 60 + "the of and be " * 20, "x" * 3000]
-    return [*topics, *modules, *short, *lists, *dots]
+    return [*topics, *modules, *digits, *short, *lists, *dots]
 
 
 NAMES = list(REASONS.values())
@@ -67,7 +68,7 @@ def test_decisions_and_reasons_equal_datatroves_given_the_same_words(monkeypatch
         monkeypatch.setattr(module, "split_into_words", lambda text, language: text.split())
     rules = {n: r for n, r in published_rules().items() if n in own}
     assert len(rules) == len(own)
-    frame = measure(texts).with_columns(category=pl.lit("internet"), source=pl.lit("s"))
+    frame = measure(texts, Definitions(ngrams="letters")).with_columns(category=pl.lit("internet"), source=pl.lit("s"))
     fired = verdicts(frame, rules)[1].to_dicts()
     rejected = 0
     for text, hits in zip(texts, fired, strict=True):
@@ -88,8 +89,9 @@ PIECES = st.sampled_from(
      "\u3000", "x" * 1001]
 )  # fmt: skip
 ALTERNATIVES = [
-    Definitions(duplicates=d, denominator=n, words=w)
+    Definitions(duplicates=d, denominator=n, words=w, ngrams=g)
     for d in ("repeats", "all") for n in ("text", "words") for w in ("blanks", "punctuation")
+    for g in ("words", "letters")
 ]  # fmt: skip
 
 
@@ -125,7 +127,9 @@ def test_character_tables_say_what_python_says_of_every_code_point():
             assert (chr(lower[point]) if point < LIMIT else c) == c.lower()
 
 
-@pytest.mark.parametrize("definitions", ALTERNATIVES, ids=lambda d: f"{d.words} {d.duplicates} {d.denominator}")
+@pytest.mark.parametrize(
+    "definitions", ALTERNATIVES, ids=lambda d: f"{d.words} {d.duplicates} {d.ngrams} {d.denominator}"
+)
 @given(text=st.lists(PIECES, max_size=40).map("".join))
 @settings(max_examples=25, deadline=None)
 def test_every_signal_is_a_finite_number_under_every_definition(definitions, text):

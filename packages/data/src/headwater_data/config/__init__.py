@@ -12,6 +12,7 @@ __all__ = [
     "CollectConfig",
     "Comparison",
     "DecontaminateConfig",
+    "Definitions",
     "DedupConfig",
     "ExtractConfig",
     "FilterConfig",

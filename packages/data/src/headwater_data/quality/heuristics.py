@@ -11,6 +11,7 @@ to the same verdicts (tests/test_quality.py on a few texts, benchmarks/conforman
 - duplicate (line, paragraph): a second or later copy; the first is free. `duplicates: all` counts it too, as dolma and
   DCLM do.
 - duplicate n-gram: scanned from the left; a repeated n-gram counts its characters and is skipped as a whole.
+  `ngrams: letters` compares the words run together, as datatrove does: in a table of numbers `1 11` repeats `11 1`.
 - every share of characters is of the whole text, blanks included; `denominator: words` takes the characters of the
   words, as DCLM and RedPajama do.
 
@@ -61,6 +62,6 @@ def measure(texts: Sequence[str] | pl.Series, definitions: Definitions | None = 
     values = np.zeros((len(SIGNALS), len(offsets) - 1), np.float64)
     measure_texts(
         data, offsets, class_table(), definitions.words == "punctuation", definitions.duplicates == "all",
-        definitions.denominator == "words", values,
+        definitions.ngrams == "letters", definitions.denominator == "words", values,
     )  # fmt: skip
     return pl.DataFrame({name: values[i] for i, name in enumerate(SIGNALS)})

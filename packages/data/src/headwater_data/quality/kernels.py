@@ -50,7 +50,8 @@ STOP_WORDS = np.array([word_hash(w) for w in ("the", "be", "to", "of", "and", "t
 
 Scratch = namedtuple(
     "Scratch",
-    ["word_hash", "word_chars", "word_flags", "before", "gram", "slot", "breaks", "feeds", "line",
+    ["word_hash", "word_letters", "word_shift", "word_chars", "word_flags", "before", "gram", "slot", "breaks", "feeds",
+     "line",
      "keys", "stamps", "counts", "firsts", "stamp"],
 )  # fmt: skip
 
@@ -62,7 +63,8 @@ def scratch(longest: int) -> Scratch:
     while table < 2 * words:
         table *= 2
     return Scratch(
-        np.empty(words, np.uint64), np.empty(words, np.int32), np.empty(words, np.uint8), np.zeros(words + 1, np.int64),
+        np.empty(words, np.uint64), np.empty(words, np.uint64), np.empty(words, np.uint64),
+        np.empty(words, np.int32), np.empty(words, np.uint8), np.zeros(words + 1, np.int64),
         np.empty(words, np.uint64), np.empty(words, np.int64), np.empty((words, 2), np.int64),
         np.empty((words, 2), np.int64), np.empty(words, np.uint8),
         np.empty(table, np.uint64), np.zeros(table, np.int64), np.empty(table, np.int32), np.empty(table, np.int32),
@@ -70,20 +72,22 @@ def scratch(longest: int) -> Scratch:
     )  # fmt: skip
 
 
-def measure_texts(data, offsets, classes, marks_are_words, count_all, share_of_words, values):
+def measure_texts(data, offsets, classes, marks_are_words, count_all, by_letters, share_of_words, values):
     """Fill `values` ((signals, texts) float64) in the order of heuristics.SIGNALS.
 
     Args:
         data, offsets: as of buffers.text_buffers.
         classes: characters.class_table().
-        marks_are_words, count_all, share_of_words: config.Definitions' three alternatives.
+        marks_are_words, count_all, by_letters, share_of_words: config.Definitions' alternatives.
     """
     longest = int(np.diff(offsets).max()) if len(offsets) > 1 else 0
-    _measure_all(data, offsets, classes, marks_are_words, count_all, share_of_words, scratch(longest), values)
+    options = marks_are_words, count_all, by_letters, share_of_words
+    _measure_all(data, offsets, classes, options, scratch(longest), values)
 
 
 @njit(cache=True, nogil=True)
-def _measure_all(data, offsets, classes, marks_are_words, count_all, share_of_words, room, values):
+def _measure_all(data, offsets, classes, options, room, values):
+    marks_are_words, count_all, by_letters, share_of_words = options
     for text in range(len(offsets) - 1):
         start, end = offsets[text], offsets[text + 1]
         out = values[:, text]
@@ -91,7 +95,7 @@ def _measure_all(data, offsets, classes, marks_are_words, count_all, share_of_wo
         size = max(room.before[words], 1) if share_of_words else max(out[0], 1.0)
         _lines(data, room.breaks[:breaks], classes, out)
         _repeated_lines(data, start, end, room.feeds[:feeds], classes, count_all, size, words, room, out)
-        _ngrams(words, size, room, out)
+        _ngrams(words, size, by_letters, room, out)
         _c4(data, room.breaks[:breaks], classes, room.line, out)
 
 
@@ -111,7 +115,7 @@ def _walk(data, start, end, classes, marks_are_words, room, out):
     words = breaks = feeds = 0
     line = feed = start
     i = start
-    h, length, flags = _FNV_OFFSET, 0, np.uint8(ALNUM)
+    h, letters_hash, shift, length, flags = _FNV_OFFSET, np.uint64(0), np.uint64(1), 0, np.uint8(ALNUM)
     while i <= end:
         if i < end:
             point, size = decode(data, i)
@@ -122,13 +126,14 @@ def _walk(data, start, end, classes, marks_are_words, room, out):
         # ---- words: flags hold ALNUM while all characters are, ALPHA and PUNCTUATION (none: there is another) once
         mark = marks_are_words and not kind & (ALNUM | SPACE) and point != 95
         if length and (kind & SPACE or mark):
-            room.word_hash[words], room.word_chars[words], room.word_flags[words] = mixed(h), length, flags
-            room.before[words + 1] = room.before[words] + length
+            _finish_word(room, words, h, letters_hash, shift, length, flags)
             words += 1
-            h, length, flags = _FNV_OFFSET, 0, np.uint8(ALNUM)
+            h, letters_hash, shift, length, flags = _FNV_OFFSET, np.uint64(0), np.uint64(1), 0, np.uint8(ALNUM)
         if not kind & SPACE:
             for k in range(size):
                 h = (h ^ np.uint64(data[i + k])) * _FNV_PRIME
+            letters_hash = letters_hash * _NGRAM + mixed(np.uint64(point) + np.uint64(1))
+            shift *= _NGRAM
             length += 1
             if not kind & ALNUM:
                 flags &= ~np.uint8(ALNUM)
@@ -136,10 +141,9 @@ def _walk(data, start, end, classes, marks_are_words, room, out):
             if not kind & PUNCTUATION:
                 flags |= np.uint8(SPACE)  # stands for: not punctuation throughout
             if mark:
-                room.word_hash[words], room.word_chars[words], room.word_flags[words] = mixed(h), length, flags
-                room.before[words + 1] = room.before[words] + length
+                _finish_word(room, words, h, letters_hash, shift, length, flags)
                 words += 1
-                h, length, flags = _FNV_OFFSET, 0, np.uint8(ALNUM)
+                h, letters_hash, shift, length, flags = _FNV_OFFSET, np.uint64(0), np.uint64(1), 0, np.uint8(ALNUM)
             if kind & ALNUM:
                 letters += kind & ALPHA != 0
                 capitals += kind & UPPER != 0
@@ -200,6 +204,13 @@ def _walk(data, start, end, classes, marks_are_words, room, out):
     out[35], out[36] = capitals / max(letters, 1), digits / max(characters, 1)
     out[37] = symbols / max(characters, 1)
     return words, breaks, feeds
+
+
+@njit(inline="always")
+def _finish_word(room, word, h, letters_hash, shift, length, flags):
+    room.word_hash[word], room.word_chars[word], room.word_flags[word] = mixed(h), length, flags
+    room.word_letters[word], room.word_shift[word] = letters_hash, shift
+    room.before[word + 1] = room.before[word] + length
 
 
 @njit
@@ -343,17 +354,19 @@ def _repeated_lines(data, start, end, feeds, classes, count_all, size, words, ro
 
 
 @njit
-def _ngrams(words, size, room, out):
+def _ngrams(words, size, by_letters, room, out):
     """Shares of characters in the most frequent 2- to 4-gram and in repeated 5- to 10-grams.
 
     An n-gram can only repeat where its first n-1 words do, so each length looks at the places that the length before
-    left over; where nothing repeats, nothing longer does.
+    left over; where nothing repeats, nothing longer does. (Not so by letters: each length then looks everywhere.)
     """
     for i in range(words):
         room.gram[i] = room.word_hash[i]
         room.slot[i] = i
     live = words  # room.slot[:live]: first words of n-grams that may repeat, ascending
     for n in range(2, 11):
+        if by_letters and n > 4:
+            live = _letter_grams(words, n, room)
         while live and room.slot[live - 1] + n > words:
             live -= 1
         if n <= 4 and words >= n and live == 0:  # all differ: the first one counts once
@@ -365,8 +378,9 @@ def _ngrams(words, size, room, out):
         best, best_first = 0, 0
         for k in range(live):
             i = room.slot[k]
-            key = room.gram[i] * _NGRAM + room.word_hash[i + n - 1]
-            room.gram[i] = key
+            key = room.gram[i]
+            if n <= 4 or not by_letters:
+                key = room.gram[i] = key * _NGRAM + room.word_hash[i + n - 1]
             at = _slot(room, mask, key)
             if room.stamps[at] != room.stamp[0]:
                 room.stamps[at], room.keys[at] = room.stamp[0], key
@@ -395,6 +409,17 @@ def _ngrams(words, size, room, out):
         live = kept
         if n > 4:
             out[11 + n] = repeated_chars / size
+
+
+@njit
+def _letter_grams(words, n, room):
+    """All n-grams by their letters: the words' polynomials, each shifted by the letters that follow it."""
+    for i in range(words - n + 1):
+        key = np.uint64(0)
+        for k in range(i, i + n):
+            key = key * room.word_shift[k] + room.word_letters[k]
+        room.gram[i], room.slot[i] = key, i
+    return max(words - n + 1, 0)
 
 
 @njit
