@@ -41,7 +41,7 @@ REASONS = {
 
 @pytest.fixture(scope="module")
 def texts(topics, modules) -> list[str]:
-    digits = [" ".join(f"{n:b}" for n in range(300)), "1 11 " * 3 + " ".join("11 1 111 1 1 11".split() * 9)]
+    digits = [" ".join(f"{n:b}" for n in range(300)), "1 11 " * 3 + " ".join(["11", "1", "111", "1", "1", "11"] * 9)]
     short = [t[:300] for t in topics[:20]]
     lists = ["\n".join(f"- item {i % 3}" for i in range(n)) for n in (3, 20, 80)]
     dots = ["What is it about ...\n" * 30, "a b c d e " * 40, "# " * 60 + "the of and be " * 20, "x" * 3000]

@@ -56,7 +56,7 @@ def decontaminate(run: Run) -> None:
     wanted = items.by_length()
     np.savez(lookup, allow_pickle=False, **{str(n): grams for n, grams in wanted.items()})
     found = run.work / "hits"
-    fan_out(run, "search", partial(search_block, found, lookup), shards, config.workers)
+    fan_out(run, "search", partial(search_block, found, lookup), shards, config)
 
     hits = pl.concat([pl.read_parquet(found / part_name(b.number)) for b in shards])
     frequency = hits.select("document", "n", "gram").unique().group_by("n", "gram").len("documents")

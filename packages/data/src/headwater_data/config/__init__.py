@@ -2,9 +2,10 @@
 
 from .decontaminate import DecontaminateConfig
 from .dedup import DedupConfig
+from .execution import ExecutorConfig, Fanned
 from .extract import ExtractConfig
 from .mix import MixConfig
-from .quality import Comparison, FilterConfig, RuleConfig, SignalsConfig, published_rules
+from .quality import Comparison, Definitions, FilterConfig, RuleConfig, SignalsConfig, published_rules
 from .sources import Category, CollectConfig, Reader, Role, SourceConfig
 
 __all__ = [
@@ -14,7 +15,9 @@ __all__ = [
     "DecontaminateConfig",
     "Definitions",
     "DedupConfig",
+    "ExecutorConfig",
     "ExtractConfig",
+    "Fanned",
     "FilterConfig",
     "MixConfig",
     "Reader",

@@ -6,13 +6,12 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .._contracts.config import Config
+from .execution import Fanned
 
 
-class DecontaminateConfig(Config):
+class DecontaminateConfig(Fanned):
     """decontaminate"""
 
-    workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
     ngram_words: int = Field(13, ge=2, description="words an n-gram (GPT-3, appendix C: 13)")
     action: Literal["cut", "remove"] = Field("cut", description="cut the span out, or remove the whole document")
     margin_characters: int = Field(200, ge=0, description="cut: so many characters on either side go too (GPT-3: 200)")

@@ -6,13 +6,12 @@ from typing import Literal
 
 from pydantic import Field
 
-from .._contracts.config import Config
+from .execution import Fanned
 
 
-class DedupConfig(Config):
+class DedupConfig(Fanned):
     """dedup"""
 
-    workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
     shingle_words: int = Field(5, ge=1, description="words a shingle (FineWeb: 5)")
     bands: int = Field(14, ge=1, description="LSH bands (FineWeb: 14)")
     rows: int = Field(

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from .._contracts.config import Config
+from .execution import Fanned
 
 
-class ExtractConfig(Config):
+class ExtractConfig(Fanned):
     """extract"""
 
-    workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
     records_per_shard: int = Field(1500, ge=1, description="web pages, files or groups of entries a shard")
     max_characters: int = Field(
         16_000, ge=500, description="longer works are split at paragraph bounds into documents of at most this length"

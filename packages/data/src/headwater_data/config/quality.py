@@ -9,6 +9,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from .._contracts.config import Config
+from .execution import Fanned
 from .sources import Category
 
 
@@ -31,10 +32,9 @@ class Definitions(Config):
     )
 
 
-class SignalsConfig(Config):
+class SignalsConfig(Fanned):
     """signals"""
 
-    workers: int = Field(2, ge=1, description="processes; the result does not depend on it")
     language_characters: int = Field(
         1_000, ge=50, description="language is told from so many first characters: 3.9 times cheaper than whole text, "
         "same label for 98.65% of documents (measured)"

@@ -32,7 +32,7 @@ def dedup(run: Run) -> None:
     folder = run.inputs["documents"]
     shards = blocks(folder)
     marks = run.work / "signatures"
-    fan_out(run, "signatures", partial(sign_block, marks, config), shards, config.workers)
+    fan_out(run, "signatures", partial(sign_block, marks, config), shards, config)
     table = pl.concat([pl.read_parquet(marks / part_name(b.number)) for b in shards])
     exact, near, similarity, pairs = _find(run, table, shards, config)
     run.log(f"{int((exact >= 0).sum())} exact and {int((near >= 0).sum())} near duplicates, {pairs} candidate pairs")

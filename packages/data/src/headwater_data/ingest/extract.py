@@ -45,7 +45,7 @@ def extract(run: Run) -> None:
     config: ExtractConfig = run.config
     shards = plan_shards(run.inputs["sources"], config)
     parts = run.work / "parts"
-    fan_out(run, "extract", partial(extract_shard, parts), shards, config.workers)
+    fan_out(run, "extract", partial(extract_shard, parts), shards, config)
     publish_parts(parts, run.out)
     kept, rejected = count_folder(parts), count_rejects(parts)
     records = {s.records.source["name"]: s.records.source["records"] for s in shards}

@@ -26,7 +26,7 @@ def signals(run: Run) -> None:
         run.log("no language weights among the sources: the declared language stands, without a score")
     work = partial(measure_block, run.work / "parts", weights, config)
     shards = blocks(run.inputs["documents"])
-    fan_out(run, "signals", work, shards, config.workers)
+    fan_out(run, "signals", work, shards, config)
     publish_parts(run.work / "parts", run.out)
     counted = count_folder(run.out)
     everything = pl.scan_parquet(run.out / "part-*.parquet")
