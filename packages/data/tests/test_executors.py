@@ -120,7 +120,7 @@ def test_a_missing_ray_cluster_is_named(tmp_path, documents):
     ray = pytest.importorskip("ray")
     ray.shutdown()
     executor = {"kind": "ray", "ray_address": f"127.0.0.1:{free_ports(1)[0]}"}
-    with pytest.raises(UserError, match="no cluster at .* ray start --head"):
+    with pytest.raises(UserError, match="no cluster at .*start one with .ray start --head"):
         run_stage("signals", tmp_path, {"documents": documents}, executor=executor)
 
 

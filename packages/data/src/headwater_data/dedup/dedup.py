@@ -22,7 +22,7 @@ from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import Block, blocks, funnel, part_name, rejects_frame, write_part, write_split
 from ..fanout import fan_out
-from ..words import WORD, word_stream
+from ..words import WordStream, word_stream
 from .minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
 
 
@@ -62,7 +62,7 @@ def dedup(run: Run) -> None:
 def sign_block(marks: Path, config: DedupConfig, block: Block) -> None:
     """Hash one block's documents: exact text hash and band keys."""
     documents = block.read(["id", "source", "text"])
-    texts = documents["text"].to_list()
+    texts = documents["text"]
     stream = word_stream(texts)
     hashes, starts = shingles(stream, config.shingle_words)
     signature = signatures(hashes, starts, config.bands * config.rows, config.seed)
@@ -70,17 +70,23 @@ def sign_block(marks: Path, config: DedupConfig, block: Block) -> None:
     write_part(
         marks / part_name(block.number),
         documents.select("id", "source", bytes=pl.col("text").str.len_bytes()).with_columns(
-            exact=pl.Series([normalised_hash(text) for text in texts], dtype=pl.Binary),
+            exact=pl.Series(exact_hashes(texts, stream), dtype=pl.Binary),
             shingles=pl.Series(np.diff(starts)),
             **{f"band_{i:02d}": pl.Series(keys[:, i]) for i in range(config.bands)},
         ),
     )
 
 
-def normalised_hash(text: str) -> bytes:
-    """128-bit hash of a text's words: copies that differ in case, punctuation or white space are the same."""
-    words = " ".join(WORD.findall(text.lower()))
-    return xxhash.xxh3_128_digest(words or text)
+def exact_hashes(texts: pl.Series, stream: WordStream) -> list[bytes]:
+    """128-bit hash of each text's words: copies that differ in case, punctuation or white space are the same.
+
+    A text without words is hashed as it is.
+    """
+    bounds = stream.starts.tolist()
+    return [
+        xxhash.xxh3_128_digest(stream.hashes[a:b].tobytes() if b > a else texts[i])
+        for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
+    ]
 
 
 def _find(
