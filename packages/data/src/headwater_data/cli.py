@@ -6,6 +6,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.stage import Stage
 from .config import (
+    CleanConfig,
     CollectConfig,
     DecontaminateConfig,
     DedupConfig,
@@ -34,6 +35,15 @@ STAGES = [
         "about 20 MB of HTML a second and core; memory of one shard a worker",
         ExtractConfig,
         "headwater_data.ingest.extract:extract",
+    ),
+    Stage(
+        "clean",
+        "Edit the text: normalise, drop lines, mask private data; every edit is counted in a column.",
+        {"documents": ("documents",)},
+        "documents",
+        "about 10 MB of text a second and core; memory of one shard a worker",
+        CleanConfig,
+        "headwater_data.clean.stage:clean",
     ),
     Stage(
         "signals",

@@ -1,5 +1,6 @@
 """The stages' configs: every parameter with its unit, contradictions refused. One file a part of the way."""
 
+from .clean import CleanConfig
 from .decontaminate import DecontaminateConfig
 from .dedup import DedupConfig
 from .execution import ExecutorConfig, Fanned
@@ -10,6 +11,7 @@ from .sources import Category, CollectConfig, Reader, Role, SourceConfig
 
 __all__ = [
     "Category",
+    "CleanConfig",
     "CollectConfig",
     "Comparison",
     "DecontaminateConfig",
