@@ -61,10 +61,11 @@ def test_nothing_changed_means_nothing_runs(smoke: Path) -> None:
 
 
 def test_another_run_of_the_data_stages_gives_the_same_bytes(smoke: Path, tmp_path: Path) -> None:
-    """Extract, signals and filter again, in another folder: what was published is a function of its inputs."""
+    """Extract, clean, signals and filter again, in another folder: what was published is a function of its inputs."""
     steps = [
         ("extract", ["sources=sources"], "extracted"),
-        ("signals", ["documents=extracted", "sources=sources"], "signals"),
+        ("clean", ["documents=extracted"], "edited"),
+        ("signals", ["documents=edited", "sources=sources"], "signals"),
         ("filter", ["documents=signals"], "filtered"),
     ]
     for stage, inputs, out in steps:

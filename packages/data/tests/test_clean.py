@@ -18,8 +18,9 @@ from headwater_data.config.clean import EDITS, CleanConfig, Steps
 EVERYTHING = {name: True for name in Steps.model_fields if name != "unicode_form"}
 PIECES = st.sampled_from([
     "caf\u00e9", "cafe\u0301", "Ã©tÃ©", "p\u0430ypal", "\u0440\u0430\u0439", "\u200b", "\u200d", "\u202e", "\ufeff",
-    "\x00", "\u00a0", "\u2028", " \n", "\n\n\n\n", "<b>", "</p>", "&amp;", "&lt;b&gt;", "&amp;lt;", "[b]", "{{x}}",
-    "[[link|word]]", "'" * 3, "\U0001f600", ":-)", "teh", "recieve", "RECIEVE", "[1]", "javascript", "12 likes", "one", "a b c.",
+    "\x00", "\u00a0", "\u2028", " \n", "\n\n\n\n", "<b>", "</p>", "&amp;", "&lt;b&gt;", "&amp;lt;", "[b]",
+    "{{x}}", "[[link|word]]", "'" * 3, "\U0001f600", ":-)", "teh", "recieve", "RECIEVE", "[1]", "javascript",
+    "12 likes", "one", "a b c.",
     "\U0001f468\u200d\U0001f469", "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645", "a@b.org", "+49 30 901820", " ",
 ])  # fmt: skip
 TEXTS = st.lists(PIECES | st.text(max_size=4), max_size=30).map("".join)

@@ -20,7 +20,8 @@ MADE = {
     "sources": ("data", "collect", {}),
     "items": ("eval", "items", {"sources": "sources"}),
     "extracted": ("data", "extract", {"sources": "sources"}),
-    "signals": ("data", "signals", {"documents": "extracted", "sources": "sources"}),
+    "edited": ("data", "clean", {"documents": "extracted"}),
+    "signals": ("data", "signals", {"documents": "edited", "sources": "sources"}),
     "filtered": ("data", "filter", {"documents": "signals"}),
     "deduped": ("data", "dedup", {"documents": "filtered"}),
     "clean": ("data", "decontaminate", {"documents": "deduped", "items": "items"}),
@@ -40,8 +41,8 @@ MADE = {
     "results-sft": ("eval", "evaluate", {"model": "sft", "items": "items", "corpus": "corpus"}),
     "results-ppo": ("eval", "evaluate", {"model": "ppo", "items": "items", "corpus": "corpus"}),
 }
-ORDER = ["sources", "items", "extracted", "signals", "filtered", "deduped", "clean", "corpus", "tokenizer", "tokens",
-         "plan", "checkpoint", "base", "compressor", "instructions", "preferences", "sft", "reward", "ppo",
+ORDER = ["sources", "items", "extracted", "edited", "signals", "filtered", "deduped", "clean", "corpus", "tokenizer",
+         "tokens", "plan", "checkpoint", "base", "compressor", "instructions", "preferences", "sft", "reward", "ppo",
          "results-base", "results-sft", "results-ppo"]  # fmt: skip
 
 
@@ -117,11 +118,11 @@ def _items(run: SmallRun, folder: Path, artefact: str) -> None:
 
 
 def _documents(run: SmallRun, folder: Path, artefact: str) -> None:
-    before, after = {"extracted": (410, 400), "signals": (400, 400), "filtered": (400, 300),
+    before, after = {"extracted": (410, 400), "edited": (400, 400), "signals": (400, 400), "filtered": (400, 300),
                      "deduped": (300, 260), "clean": (260, 255)}[artefact]  # fmt: skip
     sizes = {"documents_in": before, "documents_out": after, "bytes_in": 1000 * before, "bytes_out": 1000 * after}
     gone = {"documents": before - after, "bytes": 1000 * (before - after)}
-    rules = {} if artefact == "signals" else {f"{artefact}_rule": gone}
+    rules = {} if artefact in ("edited", "signals") else {f"{artefact}_rule": gone}
     _json(folder / "metrics.json", {**sizes, "by_source": {run.name: sizes}, "by_rule": rules})
     if rules:
         _rejects(folder / "rejects.parquet", run, f"{artefact}_rule", before - after)
@@ -236,7 +237,7 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
 _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
     "sources": _sources, "items": _items, "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens, "plan": _plan,
     "checkpoint": _checkpoint, "compressor": _compressor,
-    **dict.fromkeys(("extracted", "signals", "filtered", "deduped", "clean"), _documents),
+    **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),
     **dict.fromkeys(("base", "sft", "reward", "ppo"), _export),
     **dict.fromkeys(("results-base", "results-sft", "results-ppo"), _results),
 }  # fmt: skip

@@ -10,6 +10,8 @@ import re
 import unicodedata
 from functools import cache
 
+from .._contracts.errors import UserError
+
 Edited = tuple[str, int]
 """A text and how many edits were made to it."""
 
@@ -188,11 +190,21 @@ def name_emoji(text: str) -> Edited:
 
 @cache
 def corrections() -> dict[str, str]:
-    """codespell's misspellings that have one correction and no caveat, lower case."""
+    """codespell's misspellings that have one correction and no caveat, lower case.
+
+    Raises:
+        UserError: codespell is not installed.
+    """
     from importlib.resources import files
 
+    try:
+        dictionary = (files("codespell_lib") / "data" / "dictionary.txt").read_text("utf-8")
+    except ModuleNotFoundError:
+        raise UserError(
+            "clean.steps.misspellings: codespell is not installed; pip install 'headwater-data[spelling]'"
+        ) from None
     table = {}
-    for line in (files("codespell_lib") / "data" / "dictionary.txt").read_text("utf-8").splitlines():
+    for line in dictionary.splitlines():
         wrong, arrow, right = line.partition("->")
         if arrow and "," not in right and right.isalpha():
             table[wrong.strip().lower()] = right.strip()

@@ -18,6 +18,7 @@ from .units import NONE, count, cut, finite, number, percent, size
 # The data's way, and what removes documents at each step.
 STEPS = {
     "extracted": "extraction",
+    "edited": "cleaning",
     "filtered": "quality rules",
     "deduped": "duplicates",
     "clean": "benchmark overlap",

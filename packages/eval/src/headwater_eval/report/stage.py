@@ -12,6 +12,7 @@ STAGE = Stage(
         "sources?": ("sources",),
         "items?": ("items",),
         "extracted?": ("documents",),
+        "edited?": ("documents",),
         "signals?": ("documents",),
         "filtered?": ("documents",),
         "deduped?": ("documents",),
