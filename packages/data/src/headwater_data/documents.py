@@ -190,7 +190,7 @@ def _count(folder: Path, column: str) -> pl.DataFrame:
     return (
         pl.scan_parquet(folder / "part-*.parquet", glob=True)
         .select(column, pl.col("text").str.len_bytes().alias("bytes"))
-        .collect()
+        .collect(engine="streaming")
     )
 
 

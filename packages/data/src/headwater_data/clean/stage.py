@@ -51,8 +51,8 @@ def clean(run: Run) -> None:
     metrics = funnel(before, count_folder(run.out), [count_rejects(run.out)])
     columns = [f"clean_{name}" for name in EDITS]
     kept = pl.scan_parquet(run.out / "part-*.parquet")
-    totals = kept.select(pl.col(columns).sum()).collect().row(0, named=True)
-    touched = kept.select((pl.col(columns) > 0).sum()).collect().row(0, named=True)
+    totals = kept.select(pl.col(columns).sum()).collect(engine="streaming").row(0, named=True)
+    touched = kept.select((pl.col(columns) > 0).sum()).collect(engine="streaming").row(0, named=True)
     metrics["edits"] = {name: int(totals[f"clean_{name}"]) for name in EDITS}
     metrics["documents_edited"] = {name: int(touched[f"clean_{name}"]) for name in EDITS}
     run.write_metrics(metrics)

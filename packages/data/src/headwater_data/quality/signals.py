@@ -31,9 +31,9 @@ def signals(run: Run) -> None:
     counted = count_folder(run.out)
     everything = pl.scan_parquet(run.out / "part-*.parquet")
     languages = (
-        everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False]).collect()
+        everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False]).collect(engine="streaming")
     )
-    means = everything.select(pl.col(SIGNALS).mean()).collect().row(0, named=True)
+    means = everything.select(pl.col(SIGNALS).mean()).collect(engine="streaming").row(0, named=True)
     run.write_metrics(
         {
             **funnel(counted, counted),
