@@ -30,9 +30,8 @@ def signals(run: Run) -> None:
     publish_parts(run.work / "parts", run.out)
     counted = count_folder(run.out)
     everything = pl.scan_parquet(run.out / "part-*.parquet")
-    languages = (
-        everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False]).collect(engine="streaming")
-    )
+    counts = everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False])
+    languages = counts.collect(engine="streaming")
     means = everything.select(pl.col(SIGNALS).mean()).collect(engine="streaming").row(0, named=True)
     run.write_metrics(
         {
