@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from datasketch import MinHash
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from headwater_data.dedup.minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
+from headwater_data.dedup.minhash import band_keys, bucket_pairs, clusters, jaccard, shingles, signatures
+from headwater_data.dedup.runs import merge_runs, write_run
 from headwater_data.words import ngram_hashes, word_stream
 
 
@@ -57,6 +58,22 @@ def test_recall_follows_the_curve_of_bands_and_rows(similarity):
 
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
 def test_buckets_connect_all_their_members_and_nobody_else(values):
-    keys = np.array(values, np.uint64)[:, None]
-    labels = clusters(len(values), candidate_pairs(keys, np.ones(len(values), bool)))
+    keys = np.array(values, np.uint64)
+    order = np.argsort(keys, kind="stable")
+    labels = clusters(len(values), bucket_pairs(keys[order], order))
     assert [values.index(v) for v in values] == labels.tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 2**64 - 1), max_size=20), min_size=1, max_size=4), st.integers(1, 5))
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_runs_merged_range_by_range_are_one_sorted_list(tmp_path, blocks, parts):
+    offsets, start = {}, 0
+    for number, keys in enumerate(blocks):
+        write_run(tmp_path, number, np.array(keys, np.uint64)[None], np.arange(len(keys), dtype=np.uint32))
+        offsets[number] = start
+        start += len(keys)
+    merged = [merge_runs(tmp_path, offsets, 0, part, parts) for part in range(parts)]
+    flat = np.array([k for keys in blocks for k in keys], np.uint64)
+    order = np.argsort(flat, kind="stable")
+    np.testing.assert_array_equal(np.concatenate([k for k, _ in merged]), flat[order])
+    np.testing.assert_array_equal(np.concatenate([p for _, p in merged]), order)

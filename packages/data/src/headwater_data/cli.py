@@ -65,10 +65,10 @@ STAGES = [
     ),
     Stage(
         "dedup",
-        "Remove exact and near duplicates (MinHash LSH, clusters by connected components).",
-        {"documents": ("documents",)},
+        "Remove exact, URL and near duplicates (MinHash LSH, clusters by connected components), and repeated passages.",
+        {"documents": ("documents",), "earlier?": ("documents",)},
         "documents",
-        "about 5 MB of text a second and core; 1 kB of memory a document beside the shards",
+        "about 5 MB of text a second and core; memory of one range of hashes a worker, and of the pairs found",
         DedupConfig,
         "headwater_data.dedup.dedup:dedup",
     ),

@@ -26,7 +26,7 @@ from ._contracts.stage import Run
 from .config import DecontaminateConfig
 from .documents import REJECTS, Block, blocks, count_rejects, funnel, part_name, write_part, write_split
 from .fanout import fan_out
-from .words import WORD, ngram_hashes, word_stream
+from .words import ngram_hashes, word_spans, word_stream
 
 DOCUMENTS_LISTED = 20  # ids an item in overlap.jsonl; their number is given in full
 
@@ -244,7 +244,7 @@ def merge_spans(text: str, hits: list[tuple[int, int]], margin: int) -> list[tup
         hits: (position of the first word, number of words) each.
         margin: characters.
     """
-    bounds = [match.span() for match in WORD.finditer(text.lower())] if text.isascii() else _bounds(text)
+    bounds = word_spans(text)
     spans: list[tuple[int, int]] = []
     for word, n in sorted(hits):
         start, end = max(bounds[word][0] - margin, 0), min(bounds[word + n - 1][1] + margin, len(text))
@@ -253,13 +253,6 @@ def merge_spans(text: str, hits: list[tuple[int, int]], margin: int) -> list[tup
         else:
             spans.append((start, end))
     return spans
-
-
-def _bounds(text: str) -> list[tuple[int, int]]:
-    """Spans of the words of `text.lower()` in `text`: lower case can be longer (İ becomes two characters)."""
-    origin = [i for i, c in enumerate(text) for _ in c.lower()]
-    found = WORD.finditer("".join(c.lower() for c in text))
-    return [(origin[m.start()], origin[m.end() - 1] + 1) for m in found]
 
 
 def remainders(text: str, spans: list[tuple[int, int]], shortest: int) -> list[str]:

@@ -59,6 +59,10 @@ class Block:
     path: Path
     group: int
 
+    def rows(self) -> int:
+        """How many documents it holds."""
+        return pq.read_metadata(self.path).row_group(self.group).num_rows
+
     def read(self, columns: list[str] | None = None) -> pl.DataFrame:
         """The block's documents.
 

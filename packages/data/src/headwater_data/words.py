@@ -68,6 +68,15 @@ def _hash_words(data, offsets, classes, lower, hashes, counts):
     return total
 
 
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where the words of `text.lower()` stand in `text`: lower case can be longer (İ becomes two characters)."""
+    if text.isascii():
+        return [match.span() for match in WORD.finditer(text)]
+    origin = [i for i, c in enumerate(text) for _ in c.lower()]
+    found = WORD.finditer("".join(c.lower() for c in text))
+    return [(origin[m.start()], origin[m.end() - 1] + 1) for m in found]
+
+
 def ngram_hashes(stream: WordStream, n: int) -> tuple[np.ndarray, np.ndarray]:
     """Hashes of all n-grams that lie within one text.
 

@@ -1,11 +1,12 @@
-"""dedup: exact and near duplicates across the whole corpus.
+"""dedup: exact, URL and near duplicates across the whole corpus, and passages that stood before.
 
-    pass 1, a block a worker: normalised text -> 128-bit hash, MinHash bands
-    exact groups -> one member stands for each -> candidate pairs by band -> true Jaccard -> connected components
-    pass 2, block by block: survivors and rejects
+    sign, a block a worker: hash of the words, of the address, MinHash bands, as sorted runs on disk
+    equal hashes -> exact and URL duplicates; equal bands -> candidate pairs -> true Jaccard -> clusters -> survivors
+    (repeated lines or paragraphs, repeated substrings of what is left)
+    write, a block a worker: survivors and rejects
 
 A candidate pair counts if the true Jaccard similarity of its shingles reaches `verify_jaccard`; with 0 the bands alone
-decide, as in FineWeb's released run.
+decide, as in FineWeb's released run. Memory is one range of hashes a worker, and in this process the pairs found.
 """
 
 from __future__ import annotations
@@ -16,171 +17,193 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import xxhash
 
+from .._contracts.errors import UsageError
 from .._contracts.stage import Run
 from ..config import DedupConfig
-from ..documents import Block, blocks, funnel, part_name, rejects_frame, write_part, write_split
+from ..documents import (
+    REJECTS,
+    count_folder,
+    count_rejects,
+    funnel,
+    publish_parts,
+    rejects_frame,
+    write_part,
+    write_split,
+)  # fmt: skip
 from ..fanout import fan_out
-from ..words import WordStream, word_stream
-from .minhash import band_keys, candidate_pairs, clusters, jaccard, shingles, signatures
+from .candidates import Search, survivors
+from .minhash import clusters
+from .passages import cut, cut_spans, find_passages, span_rejects
+from .sign import NumberedBlock, number_blocks, sign
+
+VERDICTS = {
+    "document": pl.Int64, "rule": pl.String, "value": pl.Float64, "kept": pl.String, "cluster": pl.String,
+    "copies": pl.Int64,
+}  # fmt: skip
 
 
 def dedup(run: Run) -> None:
     """The stage: documents -> documents without duplicates; rejects name the document that was kept."""
     config: DedupConfig = run.config
-    folder = run.inputs["documents"]
-    shards = blocks(folder)
-    marks = run.work / "signatures"
-    fan_out(run, "signatures", partial(sign_block, marks, config), shards, config)
-    table = pl.concat([pl.read_parquet(marks / part_name(b.number)) for b in shards])
-    exact, near, similarity, pairs = _find(run, table, shards, config)
-    run.log(f"{int((exact >= 0).sum())} exact and {int((near >= 0).sum())} near duplicates, {pairs} candidate pairs")
-
-    ids = table["id"].to_list()
-    kept_id = np.where(exact >= 0, exact, near)
-    table = table.select("id", "source", "bytes").with_columns(
-        rule=pl.Series([_rule(e, n) for e, n in zip(exact.tolist(), near.tolist(), strict=True)], dtype=pl.String),
-        value=pl.Series(similarity, dtype=pl.Float64),
-        kept=pl.Series([ids[k] if k >= 0 else None for k in kept_id.tolist()], dtype=pl.String),
+    shards = number_blocks(run)
+    _check_ranking(shards, config)
+    signed = sign(run, shards, config)
+    verdicts, found = find_duplicates(run, shards, signed, config)
+    gone = verdicts.filter(pl.col("rule").is_not_null())["document"].to_numpy()
+    passages = find_passages(run, shards, signed, gone, config)
+    write_part(run.work / "verdicts.parquet", verdicts)
+    own = [s for s in shards if not s.earlier]
+    results = run.work / "parts"
+    fan_out(run, "write", partial(write_block, results, run.work / "verdicts.parquet", passages, config), own, config)
+    publish_parts(results, run.out)
+    before = pl.concat(
+        [s.block.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for s in own]
     )
-    sizes = table.filter(pl.col("kept").is_not_null()).group_by("kept").len()
-    start = 0
-    for block in shards:
-        documents = block.read()
-        rows = table.slice(start, len(documents))
-        start += len(documents)
-        _write_block(run, block, documents, rows, sizes, config)
-    kept = table.filter(pl.col("rule").is_null())
-    metrics = funnel(table, kept, [table.filter(pl.col("rule").is_not_null())])
-    metrics["candidate_pairs"] = pairs
-    metrics["clusters"] = len(sizes)
-    metrics["largest_cluster"] = int((sizes["len"].max() or 0) + 1) if len(sizes) else 0  # type: ignore[operator]
+    metrics = {**funnel(before, count_folder(results), [count_rejects(results)]), **found}
     run.write_metrics(metrics)
+    removed = ", ".join(f"{rule} {n['documents']}" for rule, n in metrics["by_rule"].items()) or "nothing"
+    run.log(f"{removed}; {found['candidate_pairs']} candidate pairs")
 
 
-def sign_block(marks: Path, config: DedupConfig, block: Block) -> None:
-    """Hash one block's documents: exact text hash and band keys."""
-    documents = block.read(["id", "source", "text"])
-    texts = documents["text"]
-    stream = word_stream(texts)
-    hashes, starts = shingles(stream, config.shingle_words)
-    signature = signatures(hashes, starts, config.bands * config.rows, config.seed)
-    keys = band_keys(signature, config.bands, config.rows)
-    write_part(
-        marks / part_name(block.number),
-        documents.select("id", "source", bytes=pl.col("text").str.len_bytes()).with_columns(
-            exact=pl.Series(exact_hashes(texts, stream), dtype=pl.Binary),
-            shingles=pl.Series(np.diff(starts)),
-            **{f"band_{i:02d}": pl.Series(keys[:, i]) for i in range(config.bands)},
-        ),
-    )
+def _check_ranking(shards: list[NumberedBlock], config: DedupConfig) -> None:
+    if config.keep in ("longest", "first"):
+        return
+    name, columns = config.keep.removeprefix("-"), pl.read_parquet_schema(shards[-1].block.path)
+    if name not in columns or not columns[name].is_numeric():
+        numbers = [c for c, kind in columns.items() if kind.is_numeric()]
+        raise UsageError(
+            f"dedup.keep: the documents have no column of numbers {name!r}; longest, first, "
+            f"{'or one of ' + ', '.join(numbers) if numbers else 'or run headwater-data signals before'}"
+        )
 
 
-def exact_hashes(texts: pl.Series, stream: WordStream) -> list[bytes]:
-    """128-bit hash of each text's words: copies that differ in case, punctuation or white space are the same.
-
-    A text without words is hashed as it is.
-    """
-    bounds = stream.starts.tolist()
-    return [
-        xxhash.xxh3_128_digest(stream.hashes[a:b].tobytes() if b > a else texts[i])
-        for i, (a, b) in enumerate(zip(bounds, bounds[1:], strict=False))
-    ]
-
-
-def _find(
-    run: Run, table: pl.DataFrame, shards: list[Block], config: DedupConfig
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """(exact, near, similarity, candidate pairs).
+def find_duplicates(
+    run: Run, shards: list[NumberedBlock], signed: Path, config: DedupConfig
+) -> tuple[pl.DataFrame, dict]:
+    """Which documents go, and why.
 
     Returns:
-        exact, near: (documents,) int64, index of the document kept instead, -1 for none; similarity: (documents,)
-        float64, true Jaccard with the one kept, NaN where none is.
+        VERDICTS: a row a document that goes, stays for others, or shares a cluster: rule (null: it stays), true
+        similarity with the one that stays, ids of that one and of the cluster, copies it stands for; by document.
+        And counts for the metrics.
     """
-    count = len(table)
-    rank = survival_rank(table["source"].to_list(), table["bytes"].to_numpy(), config)
-    exact = np.full(count, -1, np.int64)
-    groups = table.select("exact").with_row_index("i").group_by("exact", maintain_order=True).agg("i")
-    for (members,) in groups.filter(pl.col("i").list.len() > 1).select("i").iter_rows():
-        best = min(members, key=rank.__getitem__)
-        exact[[m for m in members if m != best]] = best
-    alone = exact < 0
-    keys = table.select(pl.col("^band_.*$")).to_numpy()
-    pairs = candidate_pairs(keys, alone & (table["shingles"].to_numpy() > 0))
-    sets = _shingle_sets(shards, np.unique(pairs), config) if len(pairs) else {}
-    if config.verify_jaccard > 0:
-        true = np.array([jaccard(sets[a], sets[b]) >= config.verify_jaccard for a, b in pairs.tolist()], bool)
-        confirmed = pairs[true] if len(pairs) else pairs
-    else:
-        confirmed = pairs
-    labels = clusters(count, confirmed)
-    best_of: dict[int, int] = {}
-    for i in np.unique(confirmed).tolist():
-        label = int(labels[i])
-        best_of[label] = i if label not in best_of else min(best_of[label], i, key=rank.__getitem__)
-    near = np.full(count, -1, np.int64)
-    similarity = np.where(exact >= 0, 1.0, np.nan)
-    for i in np.unique(confirmed).tolist():
-        best = best_of[int(labels[i])]
-        if i != best:
-            near[i] = best
-            similarity[i] = jaccard(sets[i], sets[best])
-    for i in np.flatnonzero(exact >= 0).tolist():  # a copy of a near duplicate: name the one that is really kept
-        if near[exact[i]] >= 0:
-            exact[i] = near[exact[i]]
-    return exact, near, similarity, len(pairs)
+    search = Search(run, shards, signed, config)
+    kept: dict[int, int] = {}  # document that goes -> the one that stays
+    rule: dict[int, str] = {}
+
+    def remove(name: str, pairs: np.ndarray, may: pl.Expr | None = None) -> pl.DataFrame:
+        facts = search.facts(np.unique(pairs))
+        judged = survivors(pairs, facts, config.prefer).join(facts, on="document")
+        if may is not None:
+            stays = facts.select(kept="document", kept_work="work", kept_exact="exact")
+            judged = judged.join(stays, on="kept").filter(may)
+        judged = judged.filter((pl.col("document") != pl.col("kept")) & ~pl.col("earlier"))
+        for document, survivor in judged.select("document", "kept").iter_rows():
+            kept[document], rule[document] = survivor, name
+        return judged
+
+    pairs = search.equal("exact")
+    if len(pairs):
+        remove("exact_duplicate", pairs, pl.col("exact") == pl.col("kept_exact"))
+    if config.urls:
+        pairs = search.equal("urls")
+        pairs = pairs[~np.isin(pairs, list(kept)).any(axis=1)] if kept else pairs
+        if len(pairs):
+            remove("same_url", pairs, pl.col("work") != pl.col("kept_work"))
+    pairs = search.candidates(np.array(sorted(kept), np.int64))
+    jaccards, edits = search.similarity("verify", pairs)
+    confirmed = (jaccards >= config.verify_jaccard) & (edits >= config.verify_edit)
+    if confirmed.any():
+        remove("near_duplicate", pairs[confirmed])
+    for document in kept:  # a copy of a near duplicate: name the one that really stays
+        while kept[document] in kept:
+            kept[document] = kept[kept[document]]
+    removed = np.array([pair for pair in kept.items() if rule[pair[0]] != "exact_duplicate"], np.int64).reshape(-1, 2)
+    similarity = dict(zip(removed[:, 0].tolist(), search.similarity("value", removed)[0].tolist(), strict=True))
+
+    linked = pairs[confirmed | (jaccards >= config.cluster_jaccard)]
+    verdicts = _verdicts(search, kept, rule, similarity, linked)
+    copies = verdicts["copies"]
+    return verdicts, {
+        "candidate_pairs": len(pairs),
+        "clusters": int((copies > 0).sum()),
+        "largest_cluster": int((copies.max() or 0) + 1) if len(kept) else 0,  # type: ignore[operator]
+    }
 
 
-def survival_rank(sources: list[str], sizes: np.ndarray, config: DedupConfig) -> list[tuple]:
-    """Sort keys: of a cluster the document with the smallest key survives."""
-    preferred = {name: i for i, name in enumerate(config.prefer)}
-    last = len(preferred)
-    longest = config.keep == "longest"
-    return [
-        (preferred.get(source, last), -int(size) if longest else 0, i)
-        for i, (source, size) in enumerate(zip(sources, sizes, strict=True))
-    ]
+def _verdicts(
+    search: Search, kept: dict[int, int], rule: dict[int, str], similarity: dict[int, float], linked: np.ndarray
+) -> pl.DataFrame:
+    edges = np.concatenate([np.array(list(kept.items()), np.int64).reshape(-1, 2), linked])
+    members = np.unique(edges)
+    ids = search.facts(members)["id"].to_list() if len(members) else []
+    labels = clusters(len(members), np.searchsorted(members, edges)).tolist()
+    id_of = dict(zip(members.tolist(), ids, strict=True))
+    copies: dict[int, int] = {}
+    for survivor in kept.values():
+        copies[survivor] = copies.get(survivor, 0) + 1
+    rows = [
+        (
+            document, rule.get(document), similarity.get(document, 1.0) if document in rule else None,
+            id_of[kept[document]] if document in kept else None, ids[label], copies.get(document, 0),
+        )
+        for document, label in zip(members.tolist(), labels, strict=True)
+    ]  # fmt: skip
+    return pl.DataFrame(rows, schema=VERDICTS, orient="row")
 
 
-def _shingle_sets(shards: list[Block], wanted: np.ndarray, config: DedupConfig) -> dict[int, np.ndarray]:
-    """Distinct shingles, sorted, of the documents that any candidate pair names."""
-    sets: dict[int, np.ndarray] = {}
-    start = 0
-    for block in shards:
-        texts = block.read(["text"])["text"]
-        here = wanted[(wanted >= start) & (wanted < start + len(texts))]
-        if len(here):
-            stream = word_stream(texts.gather(here - start).to_list())
-            hashes, starts = shingles(stream, config.shingle_words)
-            for k, i in enumerate(here.tolist()):
-                sets[i] = np.unique(hashes[starts[k] : starts[k + 1]])
-        start += len(texts)
-    return sets
-
-
-def _rule(exact: int, near: int) -> str | None:
-    return "exact_duplicate" if exact >= 0 else "near_duplicate" if near >= 0 else None
-
-
-def _write_block(
-    run: Run, block: Block, documents: pl.DataFrame, rows: pl.DataFrame, sizes: pl.DataFrame, config: DedupConfig
+def write_block(
+    results: Path, verdicts: Path, passages: Path | None, config: DedupConfig, shard: NumberedBlock
 ) -> None:
-    """Survivors get the column `copies`: how many documents they stand for beside themselves."""
-    joined = documents.with_columns(rows["rule"], rows["value"], rows["kept"])
-    kept = (
-        documents.filter(rows["rule"].is_null())
-        .join(sizes.rename({"kept": "id", "len": "copies"}), on="id", how="left", maintain_order="left")
-        .with_columns(pl.col("copies").fill_null(0).cast(pl.Int64))
+    """Write a block's survivors, with `cluster` (id of its first member) and `copies` (documents that each stands for
+    beside itself), and its rejects."""
+    documents = shard.block.read()
+    rows = pl.DataFrame({"document": range(shard.first, shard.first + shard.rows)}, schema={"document": pl.Int64})
+    last = shard.first + shard.rows
+    here = pl.scan_parquet(verdicts).filter(pl.col("document") >= shard.first, pl.col("document") < last).collect()
+    judged = documents.drop("cluster", "copies", strict=False).hstack(
+        rows.join(here, on="document", how="left", maintain_order="left").drop("document")
     )
-    removed = joined.filter(pl.col("rule").is_not_null()).with_columns(
+    judged = judged.with_columns(cluster=pl.coalesce("cluster", "id"), copies=pl.col("copies").fill_null(0))
+    rejects = [_removed(judged.filter(pl.col("rule").is_not_null()), config)]
+    kept = judged.filter(pl.col("rule").is_null()).drop("rule", "value", "kept")
+    if passages is not None:
+        spans = pl.Series(cut_spans(passages, shard, documents["text"], config), dtype=pl.Object)
+        kept, lost = cut_out(kept, spans.filter(judged["rule"].is_null()).to_list(), config)
+        rejects.append(lost)
+    write_split(results, shard.block.number, kept, pl.concat(rejects))
+
+
+def _removed(judged: pl.DataFrame, config: DedupConfig) -> pl.DataFrame:
+    threshold = pl.when(pl.col("rule") == "near_duplicate").then(pl.lit(config.verify_jaccard)).otherwise(1.0)
+    named = judged.with_columns(
         pl.struct("meta", "kept").map_elements(_with_kept, return_dtype=pl.String).alias("meta")
     )
-    threshold = pl.when(pl.col("rule") == "near_duplicate").then(pl.lit(config.verify_jaccard)).otherwise(1.0)
-    write_split(
-        run.out, block.number, kept, rejects_frame(removed, "dedup", pl.col("rule"), pl.col("value"), threshold)
-    )
+    return rejects_frame(named, "dedup", pl.col("rule"), pl.col("value"), threshold)
 
 
 def _with_kept(row: dict) -> str:
     return json.dumps({**json.loads(row["meta"] or "{}"), "kept": row["kept"]}, ensure_ascii=False, sort_keys=True)
+
+
+def cut_out(kept: pl.DataFrame, spans: list[list[tuple]], config: DedupConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Cut repeated passages out of documents.
+
+    Returns:
+        The documents of which enough is left, and the rejects: the cut passages, and documents that went whole.
+    """
+    texts, whole, pieces = kept["text"].to_list(), [False] * len(kept), []
+    for i, (id_, source, meta) in enumerate(kept.select("id", "source", "meta").iter_rows()):
+        if spans[i]:
+            text, found = cut(texts[i], spans[i])
+            whole[i] = len(text) < max(config.substrings.min_left_characters, 1)
+            if not whole[i]:
+                texts[i] = text
+                pieces.append((id_, source, meta, found))
+    gone = pl.Series(whole, dtype=pl.Boolean)
+    rules = pl.Series([of[0][2] if of else None for of in spans], dtype=pl.String)
+    left = float(config.substrings.min_left_characters)
+    lost = rejects_frame(kept.with_columns(rule=rules).filter(gone), "dedup", pl.col("rule"), pl.lit(0.0), pl.lit(left))
+    cut_rows = pl.DataFrame(span_rejects(pieces), schema=REJECTS)
+    return kept.with_columns(text=pl.Series(texts, dtype=pl.String)).filter(~gone), pl.concat([lost, cut_rows])

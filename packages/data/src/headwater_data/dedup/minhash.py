@@ -15,6 +15,9 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..words import WordStream, mix64, ngram_hashes
+from .runs import groups
+
+NEIGHBOURS = 8
 
 
 def shingles(stream: WordStream, n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,29 +86,26 @@ def band_keys(signature: np.ndarray, bands: int, rows: int) -> np.ndarray:
     return mix64(total)
 
 
-def candidate_pairs(keys: np.ndarray, eligible: np.ndarray) -> np.ndarray:
-    """Pairs of texts that share a band: (pairs, 2) int64, each pair once, smaller index first.
+def bucket_pairs(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Pairs that share a bucket: (pairs, 2) int64, smaller place first; a pair stands once a bucket.
 
-    Of a bucket, each member is paired with the first and with the one before it: enough to connect it, without the
-    square of its size.
+    Of a bucket, each member is paired with the first and with the `NEIGHBOURS` before it: all pairs of a small one,
+    and enough to connect a large one without the square of its size.
 
     Args:
-        keys: (texts, bands) uint64.
-        eligible: (texts,) bool; the others are in no bucket.
+        keys: (entries,) uint64, ascending: a bucket is a run of equal ones.
+        places: (entries,) int64, ascending within a bucket.
     """
-    index = np.flatnonzero(eligible)
-    found = []
-    for band in range(keys.shape[1]):
-        column = keys[index, band]
-        order = np.argsort(column, kind="stable")
-        column = column[order]
-        new = np.concatenate(([True], column[1:] != column[:-1]))
-        first = np.maximum.accumulate(np.where(new, np.arange(len(column)), 0))
-        members = np.flatnonzero(~new)
-        found += [(index[order[first[members]]], index[order[members]])]
-        found += [(index[order[members - 1]], index[order[members]])]
-    pairs = np.array([np.concatenate(side) for side in zip(*found, strict=True)], np.int64).T if found else None
-    return np.unique(pairs, axis=0) if pairs is not None and len(pairs) else np.zeros((0, 2), np.int64)
+    found = [np.zeros((0, 2), np.int64)]
+    first, here = groups(keys), np.arange(len(keys))
+    for step in range(1, NEIGHBOURS + 1):
+        later = np.flatnonzero(here - first >= step)
+        if not len(later):
+            break
+        found.append(np.stack([places[later - step], places[later]], axis=1))
+    far = np.flatnonzero(here - first > NEIGHBOURS)
+    found.append(np.stack([places[first[far]], places[far]], axis=1))
+    return np.concatenate(found)
 
 
 def jaccard(a: np.ndarray, b: np.ndarray) -> float:
