@@ -50,7 +50,7 @@ def corpus(folder: Path, base: pl.DataFrame, times: int) -> Path:
     columns = base.select("id", "text", "source", "category", "url", "lang", "licence", "meta")
     for copy in range(times):
         texts = [mark(text, copy) for text in columns["text"]]
-        frame = columns.with_columns(text=pl.Series(texts), id=pl.col("id") + f"@{copy}")
+        frame = columns.with_columns(text=pl.Series(texts), id=pl.col("id") + f"@{copy}", url=pl.lit(""))
         write_part(folder / part_name(copy), frame)
     write_manifest(folder, Manifest("documents", SCHEMAS["documents"], "headwater-data", "0", "benchmark", {}))
     return folder

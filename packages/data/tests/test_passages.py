@@ -153,3 +153,10 @@ def test_what_is_cut_and_what_is_left_are_the_text(text, cuts):
     assert sum(map(len, (p for _, p, _ in pieces))) == len({i for a, b, _ in spans for i in range(a, b)})
     assert all(text[start:].startswith(piece) for _, piece, start in pieces)
     assert json.dumps(left)
+
+
+def test_nothing_is_cut_out_of_what_is_exempt(tmp_path, topics):
+    passage = " ".join(topics[3].split()[:70])
+    texts = [f"{' '.join(topics[20 + i].split()[:40])} {passage}" for i in range(4)]
+    _, kept, rejects = deduplicated(tmp_path, [texts], substrings={"min_words": 50}, passages_exempt=["internet"])
+    assert kept.sort("id")["text"].to_list() == texts and not len(rejects)

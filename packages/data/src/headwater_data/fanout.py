@@ -39,6 +39,8 @@ from ._contracts.errors import UserError  # noqa: E402
 from ._contracts.stage import Run  # noqa: E402
 from .config.execution import ExecutorConfig, Fanned  # noqa: E402
 
+LIGHT_SHARDS = 100
+
 
 class ShardStep(PipelineStep):
     """A pipeline step that works on the shard of its rank."""
@@ -92,19 +94,24 @@ class WaitingSlurmExecutor(SlurmPipelineExecutor):
         return bool(asked.stdout.strip())  # a job that is over is soon unknown, which is an error and prints nothing
 
 
-def fan_out(run: Run, name: str, work: Callable[[Any], None], shards: Sequence[Any], config: Fanned) -> None:
+def fan_out(
+    run: Run, name: str, work: Callable[[Any], None], shards: Sequence[Any], config: Fanned, light: bool = False
+) -> None:
     """Call `work(shard)` for every shard that is not done yet.
 
     Args:
         name: of this pass; completion marks lie in `run.work/NAME.tasks`.
         work: a module-level function or a partial of one; must write its result atomically.
         config: how many workers, and where.
+        light: a shard takes a fraction of a second, so few of them are done here: a worker takes seconds to start.
 
     Raises:
         UserError: the executor is not there, or left shards undone.
     """
     if not shards:
         return
+    if light and config.executor.kind == "local" and len(shards) < LIGHT_SHARDS:
+        config = config.model_copy(update={"workers": 1})
     logger.disable("datatrove")
     marks = (run.work / f"{name}.tasks").resolve()
     executor = _executor(config, [ShardStep(work, shards)], len(shards), marks)

@@ -89,6 +89,9 @@ class DedupConfig(Fanned):
     )
     passages: PassagesConfig = Field(default_factory=PassagesConfig)
     substrings: SubstringsConfig = Field(default_factory=SubstringsConfig)
+    passages_exempt: tuple[str, ...] = Field(
+        (), description="sources or categories out of which no passage or substring is cut, as code"
+    )
     seed: int = Field(1, description="of the hash functions")
 
     @model_validator(mode="before")

@@ -65,7 +65,7 @@ class Search:
         wanted = np.unique(pairs)
         here = [s for s in self.shards if _within(wanted, s).any()]
         save_array(words / "wanted.npy", wanted)
-        fan_out(self.run, f"{name}-words", partial(_keep_words, words), here, self.config)
+        fan_out(self.run, f"{name}-words", partial(_keep_words, words), here, self.config, light=True)
         starts = range(0, len(pairs), PAIRS_PER_TASK)
         save_array(results / "pairs.npy", pairs)
         compare = partial(_compare, words, results, {s.first: s.number for s in here}, self.config)
@@ -121,15 +121,18 @@ def _keep_words(folder: Path, shard: NumberedBlock) -> None:
 def _compare(words: Path, results: Path, numbers: dict[int, int], config: DedupConfig, start: int) -> None:
     pairs = map_array(results / "pairs.npy")[start : start + PAIRS_PER_TASK]
     firsts = np.array(sorted(numbers))
+    blocks: dict[int, list[np.ndarray]] = {}
     kept: OrderedDict[int, tuple[np.ndarray, np.ndarray]] = OrderedDict()
 
     def read(document: int) -> tuple[np.ndarray, np.ndarray]:
         """(words, distinct shingles sorted); the last few thousand documents stay in memory."""
         if document not in kept:
-            stem = f"{numbers[int(firsts[np.searchsorted(firsts, document, side='right') - 1])]:05d}"
-            at = int(np.searchsorted(map_array(words / f"{stem}.documents.npy"), document))
-            a, b = map_array(words / f"{stem}.starts.npy")[at : at + 2]
-            own = np.array(map_array(words / f"{stem}.words.npy")[a:b])
+            number = numbers[int(firsts[np.searchsorted(firsts, document, side="right") - 1])]
+            if number not in blocks:
+                blocks[number] = [map_array(words / f"{number:05d}.{n}.npy") for n in ("documents", "starts", "words")]
+            here, starts, hashes = blocks[number]
+            at = int(np.searchsorted(here, document))
+            own = np.array(hashes[starts[at] : starts[at + 1]])
             hashes, _ = shingles(WordStream(own, np.array([0, len(own)])), config.shingle_words)
             kept[document] = own, np.unique(hashes)
             if len(kept) > CACHED_DOCUMENTS:

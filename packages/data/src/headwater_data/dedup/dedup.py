@@ -55,7 +55,14 @@ def dedup(run: Run) -> None:
     write_part(run.work / "verdicts.parquet", verdicts)
     own = [s for s in shards if not s.earlier]
     results = run.work / "parts"
-    fan_out(run, "write", partial(write_block, results, run.work / "verdicts.parquet", passages, config), own, config)
+    fan_out(
+        run,
+        "write",
+        partial(write_block, results, run.work / "verdicts.parquet", passages, config),
+        own,
+        config,
+        light=True,
+    )
     publish_parts(results, run.out)
     before = pl.concat(
         [s.block.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for s in own]
@@ -169,7 +176,7 @@ def write_block(
     rejects = [_removed(judged.filter(pl.col("rule").is_not_null()), config)]
     kept = judged.filter(pl.col("rule").is_null()).drop("rule", "value", "kept")
     if passages is not None:
-        spans = pl.Series(cut_spans(passages, shard, documents["text"], config), dtype=pl.Object)
+        spans = pl.Series(cut_spans(passages, shard, documents, config), dtype=pl.Object)
         kept, lost = cut_out(kept, spans.filter(judged["rule"].is_null()).to_list(), config)
         rejects.append(lost)
     write_split(results, shard.block.number, kept, pl.concat(rejects))

@@ -71,11 +71,15 @@ def _kinds(config: DedupConfig) -> list[str]:
     return ["units"] * (config.passages.unit != "off") + ["substrings"] * (config.substrings.min_words > 0)
 
 
-def _left(folder: Path, shard: NumberedBlock, texts: pl.Series) -> tuple[np.ndarray, list[str]]:
-    """Rows and texts of a block's documents that are not gone; of an earlier corpus all of them."""
-    gone = np.load(folder / "gone.npy")
-    rows = np.flatnonzero(~np.isin(np.arange(shard.first, shard.first + shard.rows), gone))
-    return rows, texts.gather(rows).to_list()
+COLUMNS = ["text", "source", "category"]
+
+
+def _left(folder: Path, shard: NumberedBlock, documents: pl.DataFrame, config: DedupConfig) -> np.ndarray:
+    """Rows of a block that are neither gone nor exempt."""
+    gone = np.isin(np.arange(shard.first, shard.first + shard.rows), np.load(folder / "gone.npy"))
+    exempt = list(config.passages_exempt)
+    spared = (documents["source"].is_in(exempt) | documents["category"].is_in(exempt)).to_numpy()
+    return np.flatnonzero(~gone & ~spared)
 
 
 def unit_spans(text: str, unit: str) -> list[tuple[int, int]]:
@@ -84,7 +88,9 @@ def unit_spans(text: str, unit: str) -> list[tuple[int, int]]:
 
 
 def _hash_block(folder: Path, signed: Path, config: DedupConfig, shard: NumberedBlock) -> None:
-    rows, texts = _left(folder, shard, shard.block.read(["text"])["text"])
+    documents = shard.block.read(COLUMNS)
+    rows = _left(folder, shard, documents, config)
+    texts = documents["text"].gather(rows).to_list()
     scope = pl.read_parquet(signed / part_name(shard.number), columns=["scope"])["scope"].to_numpy()[rows]
     name = f"{shard.number:05d}"
     if config.passages.unit != "off":
@@ -163,13 +169,14 @@ def _as_hash(key: int) -> int:
     return ((key * 0x9E3779B97F4A7C15 & 0xFFFFFFFFFFFFFFFF) << 64 | key) - (1 << 127)
 
 
-def cut_spans(folder: Path, shard: NumberedBlock, texts: pl.Series, config: DedupConfig) -> list[list[tuple]]:
-    """What is cut out of one block: a document of `texts` its (start, end, rule) in characters, ascending.
+def cut_spans(folder: Path, shard: NumberedBlock, documents: pl.DataFrame, config: DedupConfig) -> list[list[tuple]]:
+    """What is cut out of one block: a document its (start, end, rule) in characters, ascending; none of what is gone.
 
     Args:
-        texts: of the whole block, also of what is gone, which has no spans.
+        documents: the whole block.
     """
-    rows, left = _left(folder, shard, texts)
+    rows = _left(folder, shard, documents, config)
+    left = documents["text"].gather(rows).to_list()
     found: dict[int, list[tuple]] = {}
     if config.passages.unit != "off":
         again = set(_share(folder / "units", "repeated", shard).tolist())
@@ -186,7 +193,7 @@ def cut_spans(folder: Path, shard: NumberedBlock, texts: pl.Series, config: Dedu
             for a, b in runs:  # from the first word to the next one that stays
                 end = spans[b][0] if b < len(spans) else len(left[i])
                 found.setdefault(int(rows[i]), []).append((spans[a][0], end, "repeated_substring"))
-    return [sorted(found.get(row, [])) for row in range(len(texts))]
+    return [sorted(found.get(row, [])) for row in range(len(documents))]
 
 
 def _share(folder: Path, name: str, shard: NumberedBlock) -> np.ndarray:
