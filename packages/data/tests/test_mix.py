@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from headwater_data._contracts.errors import UsageError, UserError
 from headwater_data.config import MixConfig
-from headwater_data.mix import plan_epochs
+from headwater_data.mix import Stratum, plan_epochs, weight_of
 
 TEXTS = [f"document number {i} " * (5 + i % 7) for i in range(400)]
 
@@ -63,12 +63,69 @@ def test_weights_repeat_and_thin_sources(tmp_path):
     st.integers(1, 10_000),
 )
 def test_the_budget_is_met_unless_every_source_is_capped(sources, budget):
-    natural = {name: ("internet", size) for name, (size, _) in sources.items()}
+    natural = [Stratum(name, "internet", "en", 0, size) for name, (size, _) in sources.items()]
     config = MixConfig(weights={name: w for name, (_, w) in sources.items()}, total_bytes=budget, max_epochs=4)
-    epochs = plan_epochs(natural, config)
-    total = sum(epochs[name] * size for name, (size, _) in sources.items())
+    planned = plan_epochs(natural, config)
+    total = sum(s.epochs * s.bytes for s in planned)
     assert total == pytest.approx(min(budget, 4 * sum(size for size, _ in sources.values())))
-    assert max(epochs.values()) <= 4 + 1e-9
+    assert max(s.epochs for s in planned) <= 4 + 1e-9
+
+
+@given(st.lists(st.integers(1, 10_000), min_size=2, max_size=6), st.floats(1, 10))
+def test_a_temperature_gives_the_shares_of_the_formula(sizes, temperature):
+    natural = [Stratum(str(i), "internet", "en", 0, size) for i, size in enumerate(sizes)]
+    weights = weight_of(natural, MixConfig(temperature=temperature))
+    seen = [w * s.bytes for w, s in zip(weights, natural, strict=True)]
+    expected = [(size / sum(sizes)) ** (1 / temperature) for size in sizes]
+    assert seen == pytest.approx([e / sum(expected) * sum(sizes) for e in expected])
+
+
+def test_languages_quality_bins_and_caps_of_their_own(tmp_path):
+    frames = [
+        documents_frame(TEXTS, source=s).with_columns(lang=pl.lit(lang), score=pl.Series([i / 400 for i in range(400)]))
+        for s, lang in (("a", "en"), ("b", "de"))
+    ]
+    train, _, metrics = corpus(
+        tmp_path, *frames, heldout_fraction=0, languages={"de": 3.0}, epochs={"b": 1.5}, total_tokens=20_000,
+        quality={"column": "score", "edges": [0.5], "weights": [0.0, 1.0]},
+    )  # fmt: skip
+    assert {int(i.split("d")[1]) >= 200 for i in train["id"]} == {True}
+    assert train.filter(pl.col("source") == "b")["epoch"].max() == 1
+    assert metrics["bytes_out"] == pytest.approx(80_000, rel=0.02)
+    assert metrics["by_quality_bin"] == {"1": 1.0} and metrics["by_source"]["a"]["bytes_unread"] > 0
+    half = sum(len(t) for t in TEXTS[200:])
+    assert metrics["by_source"]["b"]["bytes_out"] == pytest.approx(1.5 * half, rel=0.02)
+
+
+def test_a_column_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="no column of numbers 'score'"):
+        corpus(tmp_path, documents_frame(TEXTS), quality={"column": "score", "weights": [1.0]})
+
+
+def test_no_cluster_and_no_work_is_split(tmp_path):
+    clusters = [f"web/d{i - i % 4}" for i in range(400)]
+    frame = documents_frame(TEXTS).with_columns(cluster=pl.Series(clusters))
+    train, heldout, _ = corpus(tmp_path, frame, heldout_fraction=0.2)
+    cluster_of = dict(zip(frame["id"], clusters, strict=True))
+    held = {cluster_of[i] for i in heldout["id"]}
+    assert 5 < len(held) < 50 and not held & {cluster_of[i] for i in train["id"]}
+    works = documents_frame(TEXTS).with_columns(id=pl.Series([f"web/w{i // 5}#{i % 5:04d}" for i in range(400)]))
+    (tmp_path / "works").mkdir()
+    train, heldout, _ = corpus(tmp_path / "works", works, heldout_fraction=0.2, heldout_by="work")
+    held = {i.split("#")[0] for i in heldout["id"]}
+    assert 5 < len(held) < 50 and not held & {i.split("#")[0] for i in train["id"]}
+
+
+def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
+    monkeypatch.setattr("headwater_data.fanout.LIGHT_SHARDS", 0)
+    folder = documents_folder(tmp_path / "in", *[documents_frame(TEXTS[i::3], source=f"s{i}") for i in range(3)])
+    outs = []
+    for workers in (1, 2):
+        (tmp_path / str(workers)).mkdir()
+        config = {"workers": workers, "documents_per_shard": 150, "weights": {"s1": 1.5}}
+        outs.append(run_stage("mix", tmp_path / str(workers), {"documents": folder}, **config))
+    files = sorted(p.relative_to(outs[0]) for p in outs[0].rglob("*.parquet"))
+    assert len(files) >= 4 and all((outs[0] / f).read_bytes() == (outs[1] / f).read_bytes() for f in files)
 
 
 def test_an_id_that_stands_twice_is_refused(tmp_path):

@@ -83,10 +83,10 @@ STAGES = [
     ),
     Stage(
         "mix",
-        "Weigh the sources, hold out whole documents, shuffle: the corpus in its training order.",
+        "Weigh sources, languages and quality, hold out whole clusters, shuffle: the corpus in its training order.",
         {"documents": ("documents",)},
         "corpus",
-        "seconds; memory of the corpus",
+        "seconds; memory of one shard a worker and 50 bytes a document",
         MixConfig,
         "headwater_data.mix:mix",
     ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,14 @@ REJECTS = {
     "meta": pl.String,
 }
 
+_PIECE = re.compile(r"(#\d{4})?(~\d+)*$")
+
 ROWS_PER_GROUP = 2_000  # a row group of web documents is then about 8 MB: what a reader must hold at once
+
+
+def work_of(id_: str) -> str:
+    """The id of the work that a document is a piece of, as extract and decontaminate number pieces."""
+    return _PIECE.sub("", id_)
 
 
 def part_name(number: int) -> str:

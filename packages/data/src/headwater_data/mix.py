@@ -1,160 +1,327 @@
 """mix: the corpus in training order, and the documents held out of it.
 
-    hold out by hash -> bytes a source from the weights, capped by epochs -> which documents, how often
-    -> order by hash -> train/part-N.parquet, heldout/part-N.parquet
+    a block a worker: facts of each document, and the block as Arrow, which is mapped and not read
+    hold out clusters by hash
+    -> epochs a stratum (source, language, quality bin) from weights, temperature, budget and caps
+    -> which documents, how often -> order by hash
+    a shard of the result a worker: train/part-N.parquet, heldout/part-N.parquet
 
 Every choice is a hash of the seed and the document's id, so adding a source moves no document of another one between
-train and held-out, and no order depends on how the input was sharded.
+train and held-out, and no order depends on how the input was sharded. In memory are some 50 bytes a document, and the
+text of one shard a worker.
 """
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
 import polars as pl
+import pyarrow as pa
 import xxhash
 
 from ._contracts.errors import UsageError, UserError
 from ._contracts.stage import Run
 from .config import MixConfig
-from .documents import COLUMNS, funnel, part_name, parts, read_part, write_part
+from .documents import COLUMNS, Block, blocks, funnel, part_name, publish_parts, work_of, write_part
+from .fanout import fan_out
+
+STRATUM = ["source", "category", "lang", "bin"]
 
 
 def mix(run: Run) -> None:
     """The stage: documents -> corpus."""
     config: MixConfig = run.config
-    documents = pl.concat([read_part(path, list(COLUMNS)) for path in parts(run.inputs["documents"])])
-    if documents["id"].n_unique() != len(documents):
-        twice = documents.filter(documents["id"].is_duplicated())["id"][0]
-        raise UserError(f"{run.inputs['documents']}: id {twice} stands for two documents; make the documents again")
-    table = documents.select("id", "source", "category", bytes=pl.col("text").str.len_bytes().cast(pl.Int64))
-    known = {*table["source"].to_list(), *table["category"].to_list()}
-    unknown = [name for name in (*config.weights, *config.heldout_exclude) if name not in known]
-    for name in unknown:
-        run.log(f"note: the documents hold no source or category {name!r}")
-    held = held_out(table, config)
-    train = table.filter(~held)
-    epochs = plan_epochs(natural_bytes(train), config)
-    order = training_order(train.with_row_index("row").with_columns(row=held.not_().arg_true()), epochs, config.seed)
-    _write(run, "train", documents, order, config.documents_per_shard)
-    heldout_rows = pl.DataFrame({"row": held.arg_true(), "id": table.filter(held)["id"]}).with_columns(epoch=pl.lit(0))
-    heldout_rows = heldout_rows.with_columns(key=_keys(heldout_rows["id"], f"order {config.seed} 0")).sort("key", "id")
-    _write(run, "heldout", documents, heldout_rows, config.documents_per_shard)
-    run.write_metrics(_metrics(table, held, order, epochs))
-    total = int(table["bytes"].gather(order["row"]).sum())
-    run.log(f"{len(order)} training documents, {total / 1e6:.1f} MB; {int(held.sum())} held out")
+    shards = blocks(run.inputs["documents"])
+    _check_column(shards[0], config)
+    mapped = run.work / "mapped"
+    fan_out(run, "facts", partial(describe_block, mapped, config), shards, config, light=True)
+    facts = pl.concat([pl.read_parquet(mapped / part_name(b.number)) for b in shards]).with_row_index("row")
+    _check_ids(run, mapped, facts)
+    _note_unknown_names(run, facts, config)
+    facts = facts.with_columns(held=held_out(facts, config))
+    train = facts.filter(~pl.col("held"))
+    strata = plan_epochs(natural_bytes(train), config)
+    order = training_order(train, strata, config.seed)
+    held = facts.filter("held").select("row", epoch=pl.lit(0, pl.Int32), key=_keys("id_hash", f"order {config.seed} 0"))
+    held = held.sort("key", "row").drop("key")
+    for split, rows in (("train", order), ("heldout", held)):
+        write_part(run.work / f"{split}.parquet", rows)
+        starts = range(0, max(len(rows), 1), config.documents_per_shard)
+        counts = [b.rows() for b in shards]
+        gather = partial(_gather, run.work, mapped, split, counts, config.documents_per_shard)
+        fan_out(run, f"write-{split}", gather, starts, config, light=True)
+    publish_parts(run.work / "parts", run.out)
+    metrics = _metrics(facts, order, strata)
+    run.write_metrics(metrics)
+    for line in table(metrics, strata):
+        run.log(line)
 
 
-def held_out(table: pl.DataFrame, config: MixConfig) -> pl.Series:
-    """Which documents are held out: those with the smallest hashes, up to the fraction and the cap on bytes.
+def describe_block(mapped: Path, config: MixConfig, block: Block) -> None:
+    """One block's facts, a row a document, and its documents as Arrow on disk."""
+    wanted = [*COLUMNS, "cluster", *([config.quality.column] if config.quality.column else [])]
+    documents = block.read()
+    documents = documents.select([c for c in wanted if c in documents.columns])
+    group = pl.col("cluster") if "cluster" in documents.columns else pl.col("id")
+    if config.heldout_by == "work":
+        group = pl.col("id").map_elements(work_of, return_dtype=pl.String)
+    bin_ = pl.lit(0, pl.Int32)
+    for edge in config.quality.edges if config.quality.column else ():
+        bin_ = bin_ + (pl.col(config.quality.column) >= edge).fill_null(False).cast(pl.Int32)
+    facts = documents.select(
+        "source", "category", "lang", bin=bin_, bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
+        id_hash=_hashes(pl.col("id")), group=_hashes(group),
+    )  # fmt: skip
+    write_part(mapped / part_name(block.number), facts)
+    target = mapped / f"{block.number:05d}.arrow"
+    beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    arrow = documents.select(COLUMNS).to_arrow()
+    with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, arrow.schema) as writer:
+        writer.write_table(arrow)
+    os.replace(beside, target)
 
-    Duplicates are gone by now, and a document is held out whole, so no near-duplicate crosses the split.
+
+def _hashes(column: pl.Expr) -> pl.Expr:
+    return column.map_batches(
+        lambda values: pl.Series([xxhash.xxh3_64_intdigest(v) for v in values.to_list()], dtype=pl.UInt64),
+        return_dtype=pl.UInt64,
+    )
+
+
+def _keys(column: str, salt: str) -> pl.Expr:
+    """A random number in [0, 2**64) for each value, the same whenever salt and value are."""
+    prefix = salt.encode() + b" "
+
+    def draw(values: pl.Series) -> pl.Series:
+        raw = values.to_numpy().astype("<u8").tobytes()
+        return pl.Series(
+            [xxhash.xxh3_64_intdigest(prefix + raw[i : i + 8]) for i in range(0, len(raw), 8)], dtype=pl.UInt64
+        )
+
+    return pl.col(column).map_batches(draw, return_dtype=pl.UInt64)
+
+
+def _check_column(block: Block, config: MixConfig) -> None:
+    name = config.quality.column
+    if not name:
+        return
+    columns = pl.read_parquet_schema(block.path)
+    if name not in columns or not columns[name].is_numeric():
+        numbers = [c for c, kind in columns.items() if kind.is_numeric()]
+        raise UsageError(f"mix.quality.column: no column of numbers {name!r}; there are {', '.join(numbers) or 'none'}")
+
+
+def _check_ids(run: Run, mapped: Path, facts: pl.DataFrame) -> None:
+    twice = facts.filter(pl.col("id_hash").is_duplicated())["row"].to_list()
+    if twice:
+        counts = [b.rows() for b in blocks(run.inputs["documents"])]
+        ids = pl.Series(_take(mapped, counts, np.array(twice))["id"].to_pylist())
+        same = ids.filter(ids.is_duplicated())
+        if len(same):
+            raise UserError(
+                f"{run.inputs['documents']}: id {same[0]} stands for two documents; make the documents again"
+            )
+
+
+def _note_unknown_names(run: Run, facts: pl.DataFrame, config: MixConfig) -> None:
+    known = {*facts["source"].unique().to_list(), *facts["category"].unique().to_list()}
+    languages = set(facts["lang"].unique().to_list())
+    for name in (*config.weights, *config.epochs, *config.heldout_exclude):
+        if name not in known:
+            run.log(f"note: the documents hold no source or category {name!r}")
+    for name in config.languages:
+        if name not in languages:
+            run.log(f"note: the documents hold no language {name!r}")
+
+
+def held_out(facts: pl.DataFrame, config: MixConfig) -> pl.Series:
+    """Which documents are held out: the groups with the smallest hashes, up to the fraction and the cap on bytes.
+
+    A group is held out whole, so no document is held out that is similar to a training document.
+
+    Args:
+        facts: source, category, group (uint64), bytes.
 
     Returns:
         (documents,) bool.
     """
     excluded = list(config.heldout_exclude)
-    candidates = (
-        table.with_row_index("row")
-        .filter(~(pl.col("source").is_in(excluded) | pl.col("category").is_in(excluded)))
-        .with_columns(key=_keys_expr(f"heldout {config.seed}"))
+    spared = pl.col("source").is_in(excluded) | pl.col("category").is_in(excluded)
+    groups = (
+        facts.group_by("group")
+        .agg(pl.col("bytes").sum(), spared=spared.any())
+        .filter(~pl.col("spared"))
+        .with_columns(key=_keys("group", f"heldout {config.seed}"))
         .filter(pl.col("key") < int(config.heldout_fraction * 2**64))
-        .sort("key", "id")
+        .sort("key", "group")
     )
     if config.heldout_max_bytes:
-        candidates = candidates.filter(pl.col("bytes").cum_sum() <= config.heldout_max_bytes)
-    chosen = set(candidates["row"].to_list())
-    return pl.Series("held", [i in chosen for i in range(len(table))], dtype=pl.Boolean)
+        groups = groups.filter(pl.col("bytes").cum_sum() <= config.heldout_max_bytes)
+    return facts["group"].is_in(groups["group"].to_list())
 
 
-def natural_bytes(train: pl.DataFrame) -> dict[str, tuple[str, int]]:
-    """source -> (category, bytes)."""
-    sums = train.group_by("source", "category").agg(pl.col("bytes").sum()).sort("source", "category")
-    return {source: (category, int(size)) for source, category, size in sums.iter_rows() if size}
+@dataclass(frozen=True)
+class Stratum:
+    """Documents that are seen equally often."""
+
+    source: str
+    category: str
+    lang: str
+    bin: int
+    bytes: int
+    """What there is to train on."""
+    epochs: float = 0.0
 
 
-def plan_epochs(natural: dict[str, tuple[str, int]], config: MixConfig) -> dict[str, float]:
-    """How often each source is seen: its weight's share of the budget over its size, at most `max_epochs`.
+def natural_bytes(train: pl.DataFrame) -> list[Stratum]:
+    """The strata, without epochs yet."""
+    sums = train.group_by(STRATUM).agg(pl.col("bytes").sum()).sort(STRATUM)
+    return [Stratum(*row) for row in sums.iter_rows() if row[-1]]
 
-    A weight is a factor on the source's natural share of bytes; what a capped source can't take goes to the others.
-    Without a budget, the budget is what the weights alone give: a source of weight 1 is seen once.
+
+def weight_of(strata: list[Stratum], config: MixConfig) -> list[float]:
+    """The factor of each stratum on its natural share: weights times language times quality bin times temperature.
+
+    Temperature as in XLM (Conneau and Lample 2019, section 3.1) and mT5 (Xue et al. 2021, section 3.2), whose alpha
+    is 1/T: shares ~ share ** (1/T), scaled so that the whole stays as large as it was.
+    """
+    total = sum(s.bytes for s in strata) or 1
+    share: dict[str, float] = {}
+    for s in strata:
+        name = getattr(s, config.temperature_over)
+        share[name] = share.get(name, 0.0) + s.bytes / total
+    lifted = {name: p ** (1 / config.temperature) for name, p in share.items()}
+    scale = sum(lifted.values())
+    bins = config.quality.weights if config.quality.column else (1.0,)
+    return [
+        config.weights.get(s.source, config.weights.get(s.category, 1.0))
+        * config.languages.get(s.lang, 1.0)
+        * bins[s.bin]
+        * (lifted[getattr(s, config.temperature_over)] / scale / share[getattr(s, config.temperature_over)])
+        for s in strata
+    ]
+
+
+def plan_epochs(strata: list[Stratum], config: MixConfig) -> list[Stratum]:
+    """How often each stratum is seen: its weight's share of the budget over its size, at most its cap.
+
+    What a capped stratum can't take goes to the others. Without a budget, the budget is what the weights alone give: a
+    stratum of weight 1 is seen once.
 
     Raises:
         UsageError: the weights leave nothing.
     """
-    weight = {s: config.weights.get(s, config.weights.get(category, 1.0)) for s, (category, _) in natural.items()}
-    size = {s: n for s, (_, n) in natural.items() if weight[s] > 0}
-    if not size:
-        raise UsageError("mix.weights: every source has weight 0; leave at least one above")
-    if not config.total_bytes:
-        return {s: min(weight[s], config.max_epochs) if s in size else 0.0 for s in natural}
-    epochs = dict.fromkeys(natural, 0.0)
-    budget, open_sources = float(config.total_bytes), set(size)
-    while open_sources:
-        scale = budget / sum(weight[s] * size[s] for s in open_sources)
-        capped = {s for s in open_sources if weight[s] * scale > config.max_epochs}
-        if not capped:
-            epochs.update({s: weight[s] * scale for s in open_sources})
-            break
-        for s in capped:
-            epochs[s] = config.max_epochs
-            budget -= config.max_epochs * size[s]
-        open_sources -= capped
-    return epochs
+    weights = weight_of(strata, config)
+    caps = [config.epochs.get(s.source, config.epochs.get(s.category, config.max_epochs)) for s in strata]
+    if not any(w and c for w, c in zip(weights, caps, strict=True)):
+        raise UsageError("mix: every source has weight 0; leave at least one of mix.weights above")
+    epochs = [0.0] * len(strata)
+    if not config.budget:
+        epochs = [min(w, c) for w, c in zip(weights, caps, strict=True)]
+    else:
+        left, free = float(config.budget), {i for i, w in enumerate(weights) if w > 0}
+        while free:
+            scale = left / sum(weights[i] * strata[i].bytes for i in free)
+            capped = {i for i in free if weights[i] * scale > caps[i]}
+            for i in capped or free:
+                epochs[i] = caps[i] if capped else weights[i] * scale
+            left -= sum(caps[i] * strata[i].bytes for i in capped)
+            free = free - capped if capped else set()
+    return [Stratum(s.source, s.category, s.lang, s.bin, s.bytes, e) for s, e in zip(strata, epochs, strict=True)]
 
 
-def training_order(train: pl.DataFrame, epochs: dict[str, float], seed: int) -> pl.DataFrame:
-    """The documents in the order of training: row, id, epoch; a repeated document once an epoch.
+def training_order(train: pl.DataFrame, strata: list[Stratum], seed: int) -> pl.DataFrame:
+    """The documents in the order of training: row, epoch; a repeated document once an epoch.
 
     Of a last epoch that is not whole, the documents with the smallest hashes are taken, up to its share of bytes.
 
     Args:
-        train: row (into the documents), id, source, bytes.
+        train: row, id_hash, bytes and the stratum's columns.
     """
-    copies = []
-    for (source,), group in train.group_by("source", maintain_order=True):
-        times = epochs.get(str(source), 0.0)
-        for epoch in range(int(times)):
-            copies.append(group.select("row", "id", epoch=pl.lit(epoch, pl.Int32)))
-        share = times - int(times)
-        if share > 1e-9:
-            picked = group.with_columns(key=_keys_expr(f"epoch {seed} {int(times)}")).sort("key", "id")
-            picked = picked.filter(pl.col("bytes").cum_sum() - pl.col("bytes") / 2 <= share * group["bytes"].sum())
-            copies.append(picked.select("row", "id", epoch=pl.lit(int(times), pl.Int32)))
-    empty = pl.DataFrame(schema={"row": train.schema["row"], "id": pl.String, "epoch": pl.Int32})
-    order = pl.concat([empty, *copies])
-    keys = [
-        xxhash.xxh3_64_intdigest(f"order {seed} {epoch} {id_}") for id_, epoch in order.select("id", "epoch").rows()
-    ]
-    return order.with_columns(key=pl.Series(keys, dtype=pl.UInt64)).sort("key", "id", "epoch")
+    times = {(s.source, s.category, s.lang, s.bin): s.epochs for s in strata}
+    copies = [pl.DataFrame(schema={"row": train.schema["row"], "epoch": pl.Int32, "key": pl.UInt64})]
+    for stratum, group in train.group_by(STRATUM, maintain_order=True):
+        epochs = times.get(stratum, 0.0)  # type: ignore[call-overload]
+        whole = int(epochs)
+        share = epochs - whole
+        for epoch in range(whole + (share > 1e-9)):
+            chosen = group
+            if epoch == whole:
+                chosen = group.with_columns(key=_keys("id_hash", f"epoch {seed} {epoch}")).sort("key", "row")
+                upto = pl.col("bytes").cum_sum() - pl.col("bytes") / 2
+                chosen = chosen.filter(upto <= share * group["bytes"].sum())
+            copies.append(
+                chosen.select("row", epoch=pl.lit(epoch, pl.Int32), key=_keys("id_hash", f"order {seed} {epoch}"))
+            )
+    return pl.concat(copies).sort("key", "row", "epoch").drop("key")
 
 
-def _keys(ids: pl.Series, salt: str) -> pl.Series:
-    return pl.Series("key", [xxhash.xxh3_64_intdigest(f"{salt} {id_}") for id_ in ids.to_list()], dtype=pl.UInt64)
+def _gather(work: Path, mapped: Path, split: str, counts: list[int], size: int, start: int) -> None:
+    """Write one shard of the result."""
+    rows = pl.read_parquet(work / f"{split}.parquet").slice(start, size)
+    documents = _take(mapped, counts, rows["row"].to_numpy())
+    documents = documents.append_column("epoch", rows["epoch"].cast(pl.Int32).to_arrow())
+    write_part(work / "parts" / split / part_name(start // size), documents)
 
 
-def _keys_expr(salt: str) -> pl.Expr:
-    return pl.col("id").map_batches(lambda ids: _keys(ids, salt), return_dtype=pl.UInt64).alias("key")
+def _take(mapped: Path, counts: list[int], rows: np.ndarray) -> pa.Table:
+    """Documents by their numbers, in that order, out of the mapped blocks: only their own pages are read."""
+    firsts = np.concatenate(([0], np.cumsum(counts)))
+    home = np.searchsorted(firsts, rows, side="right") - 1
+    pieces, places = [], []
+    for block in np.unique(home).tolist():
+        here = np.flatnonzero(home == block)
+        with pa.memory_map(str(mapped / f"{block:05d}.arrow")) as source:
+            pieces.append(pa.ipc.open_file(source).read_all().take(pa.array(rows[here] - firsts[block])))
+        places.append(here)
+    if not pieces:
+        with pa.memory_map(str(mapped / "00000.arrow")) as source:
+            return pa.ipc.open_file(source).read_all().slice(0, 0)
+    back = np.argsort(np.concatenate(places))
+    return pa.concat_tables(pieces).take(pa.array(back)).combine_chunks()
 
 
-def _write(run: Run, split: str, documents: pl.DataFrame, order: pl.DataFrame, size: int) -> None:
-    for number, start in enumerate(range(0, max(len(order), 1), size)):
-        rows = order.slice(start, size)
-        part = documents[rows["row"].to_list()].with_columns(epoch=rows["epoch"].cast(pl.Int32))
-        write_part(run.out / split / part_name(number), part)
-
-
-def _metrics(table: pl.DataFrame, held: pl.Series, order: pl.DataFrame, epochs: dict[str, float]) -> dict:
-    chosen = table[order["row"].to_list()]
-    metrics = funnel(table.select("source", "bytes"), chosen.select("source", "bytes"))
+def _metrics(facts: pl.DataFrame, order: pl.DataFrame, strata: list[Stratum]) -> dict:
+    chosen = facts[order["row"].to_list()]
+    metrics = funnel(facts.select("source", "bytes"), chosen.select("source", "bytes"))
     total = max(metrics["bytes_out"], 1)
+    held = facts.filter("held")
+    sums = held.group_by("source").agg(pl.len(), pl.col("bytes").sum()).sort("source")
+    heldout = {s: {"documents": n, "bytes": int(b)} for s, n, b in sums.iter_rows()}
     for source, entry in metrics["by_source"].items():
+        own = [s for s in strata if s.source == source]
+        there = max(sum(s.bytes for s in own), 1)
         entry["share"] = round(entry["bytes_out"] / total, 6)
-        entry["epochs"] = round(epochs.get(source, 0.0), 4)
-    categories = chosen.group_by("category").agg(pl.col("bytes").sum()).sort("category")
-    metrics["by_category"] = {name: round(int(size) / total, 6) for name, size in categories.iter_rows()}
-    kept = table.filter(held)
-    sums = kept.group_by("source").agg(pl.len(), pl.col("bytes").sum()).sort("source")
-    metrics["heldout"] = {
-        "documents": len(kept), "bytes": int(kept["bytes"].sum()),
-        "by_source": {s: {"documents": n, "bytes": int(b)} for s, n, b in sums.iter_rows()},
-    }  # fmt: skip
+        entry["epochs"] = round(sum(s.epochs * s.bytes for s in own) / there, 4)
+        entry["bytes_unread"] = round(sum(s.bytes * max(1 - s.epochs, 0) for s in own))
+    for name, column in (("by_category", "category"), ("by_language", "lang"), ("by_quality_bin", "bin")):
+        shares = chosen.group_by(column).agg(pl.col("bytes").sum()).sort(column)
+        metrics[name] = {str(value): round(int(size) / total, 6) for value, size in shares.iter_rows()}
+    metrics["heldout"] = {"documents": len(held), "bytes": int(held["bytes"].sum()), "by_source": heldout}
     return metrics
+
+
+def table(metrics: dict, strata: list[Stratum]) -> list[str]:
+    """The realised mixture as lines to print: what each source gives, how often, and what of it is never read."""
+    lines = [
+        f"{'source':<24} {'MB there':>9} {'MB held':>8} {'MB read':>9} {'share':>7} {'epochs':>7} {'MB unread':>9}"
+    ]
+    held = metrics["heldout"]["by_source"]
+    entries = sorted(metrics["by_source"].items(), key=lambda e: -e[1]["bytes_out"])
+    for source, entry in entries:
+        out = held.get(source, {"bytes": 0})["bytes"]
+        lines.append(
+            f"{source:<24} {entry['bytes_in'] / 1e6:>9.2f} {out / 1e6:>8.2f} {entry['bytes_out'] / 1e6:>9.2f} "
+            f"{entry['share']:>7.2%} {entry['epochs']:>7.2f} {entry['bytes_unread'] / 1e6:>9.2f}"
+        )
+    lines.append(
+        f"{'all':<24} {metrics['bytes_in'] / 1e6:>9.2f} {metrics['heldout']['bytes'] / 1e6:>8.2f} "
+        f"{metrics['bytes_out'] / 1e6:>9.2f} {1:>7.2%} "
+        f"{metrics['bytes_out'] / max(sum(s.bytes for s in strata), 1):>7.2f} "
+        f"{sum(e['bytes_unread'] for _, e in entries) / 1e6:>9.2f}"
+    )
+    return lines

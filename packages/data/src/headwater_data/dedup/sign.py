@@ -15,13 +15,12 @@ from w3lib.url import canonicalize_url
 
 from .._contracts.stage import Run
 from ..config import DedupConfig
-from ..documents import Block, blocks, part_name, write_part
+from ..documents import Block, blocks, part_name, work_of, write_part
 from ..fanout import fan_out
 from ..words import WordStream, mix64, word_stream
 from .minhash import band_keys, shingles, signatures
 from .runs import write_run
 
-_PIECE = re.compile(r"(#\d{4})?(~\d+)*$")
 _TRACKING = re.compile(r"(?<=[?&])(utm_[a-z]+|fbclid|gclid)=[^&]*&?", re.IGNORECASE)
 
 
@@ -117,11 +116,6 @@ def canonical_url(url: str) -> str:
     """An address without what does not change the page: scheme, `www.`, fragment, tracking parameters, order."""
     plain = canonicalize_url(_TRACKING.sub("", url)).partition("://")[2] or url
     return plain.removeprefix("www.").rstrip("/?&")
-
-
-def work_of(id_: str) -> str:
-    """The id of the work that a document is a piece of, as extract and decontaminate number pieces."""
-    return _PIECE.sub("", id_)
 
 
 def _ranking_column(config: DedupConfig) -> list[str]:
