@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headwater_data._contracts.errors import UserError
-from headwater_data.decontaminate import merge_spans, remainders
+from headwater_data.decontaminate.excise import merge_spans, remainders
 
 ITEM = "Which of these planets turns on its side as it goes around the sun each year? Uranus does so"
 SHORT = "The quick answer to this riddle is always forty two"
@@ -64,10 +64,14 @@ def test_twelve_words_in_a_row_are_no_leak(tmp_path, topics, items):
     assert not overlap and len(kept) == 1
 
 
-def test_a_phrase_in_many_documents_is_common_and_stays(tmp_path, topics, items):
-    out, kept, overlap = decontaminated(tmp_path, [t + " " + ITEM for t in topics[:12]], items)
+def test_a_phrase_in_many_documents_is_common_and_stays_but_a_whole_item_goes(tmp_path, topics, items):
+    phrase = " ".join(ITEM.split()[:15])
+    out, kept, overlap = decontaminated(tmp_path, [t + " " + phrase for t in topics[:12]], items)
     assert len(kept) == 12 and not overlap
-    assert json.loads((out / "metrics.json").read_text())["common_ngrams"] == 7
+    assert json.loads((out / "metrics.json").read_text())["common_ngrams"] == 3
+    (tmp_path / "whole").mkdir()
+    _, kept, overlap = decontaminated(tmp_path / "whole", [t + " " + ITEM for t in topics[:12]], items)
+    assert overlap[0]["documents"] == 12 and "Uranus" not in " ".join(kept["text"])
 
 
 def test_action_remove_takes_the_whole_document(tmp_path, topics, items):
@@ -94,3 +98,103 @@ def test_cut_spans_cover_the_matched_words_in_any_script(text, n, margin):
     if margin == 0:
         assert WORD.findall(text[slice(*span)].lower())[:n] == WORD.findall(text.lower())[:n]
     assert all(piece in text for piece in remainders(text, [span], 1))
+
+
+LONG = [
+    "A",
+    "ranger",
+    "walks",
+    "north",
+    "from",
+    "the",
+    "lake",
+    "for",
+    "three",
+    "hours,",
+    "rests",
+    "by",
+    "an",
+    "old",
+    "oak,",
+    "and",
+    "then",
+    "turns",
+    "back",
+    "because",
+    "the",
+    "river",
+    "has",
+    "flooded",
+    "the",
+    "lower",
+    "path.",
+    "Which",
+    "of",
+    "the",
+    "following",
+    "did",
+    "she",
+    "most",
+    "likely",
+    "see",
+    "first?",
+    "The",
+    "old",
+    "oak",
+    "by",
+    "the",
+    "trail",
+]
+FOUND = {  # method -> which disguises it finds; the rates on 200 real items each stand in benchmarks/results/leaks.json
+    "gpt3": {"verbatim", "start"},
+    "palm": {"verbatim", "start"},
+    "llama": {"verbatim", "start"},
+    "fuzzy": {"verbatim", "start", "dropped", "changed"},
+}
+DISGUISES = {
+    "verbatim": LONG,
+    "start": LONG[: len(LONG) * 17 // 20],
+    "dropped": [w for i, w in enumerate(LONG) if i % 7 != 3],
+    "changed": ["indeed" if i % 6 == 3 else w for i, w in enumerate(LONG)],
+    "in pieces": [
+        w
+        for i in range(0, len(LONG), 4)
+        for w in [*LONG[i : i + 4], *["and", "so", "it", "goes", "on", "in", "the", "story"]]
+    ],
+    "another": [
+        "A",
+        "ranger",
+        "walks",
+        "along",
+        "the",
+        "lake",
+        "and",
+        "sees",
+        "an",
+        "old",
+        "oak",
+        "by",
+        "the",
+        "river",
+        "and",
+        "a",
+        "flooded",
+        "path",
+        "in",
+        "the",
+        "valley",
+    ],
+}
+
+
+@pytest.mark.parametrize("method", sorted(FOUND))
+def test_what_each_method_finds_and_what_it_leaves(tmp_path, topics, items, method):
+    item = {"id": "ranger", "task": "quiz", "text": " ".join(LONG), "query": "", "choices": [], "label": 0}
+    (items / "quiz.jsonl").write_text(json.dumps(item) + "\n")
+    texts = [f"{topics[i]} {' '.join(words)} {topics[i + 1]}" for i, words in enumerate(DISGUISES.values())]
+    _, kept, overlap = decontaminated(tmp_path, [*texts, *topics[20:30]], items, method=method)
+    held = {int(d["id"].removeprefix("web/d")) for o in overlap for d in o["held_by"] if d["leak"]}
+    cut = {i for i, text in enumerate(texts) if text not in set(kept["text"])}
+    expected = {i for i, name in enumerate(DISGUISES) if name in FOUND[method]}
+    assert cut == held == expected
+    assert set(topics[20:30]) <= set(kept["text"])

@@ -79,7 +79,7 @@ STAGES = [
         "documents",
         "about 10 MB of text a second and core",
         DecontaminateConfig,
-        "headwater_data.decontaminate:decontaminate",
+        "headwater_data.decontaminate.stage:decontaminate",
     ),
     Stage(
         "mix",
