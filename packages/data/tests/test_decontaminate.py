@@ -100,51 +100,13 @@ def test_cut_spans_cover_the_matched_words_in_any_script(text, n, margin):
     assert all(piece in text for piece in remainders(text, [span], 1))
 
 
-LONG = [
-    "A",
-    "ranger",
-    "walks",
-    "north",
-    "from",
-    "the",
-    "lake",
-    "for",
-    "three",
-    "hours,",
-    "rests",
-    "by",
-    "an",
-    "old",
-    "oak,",
-    "and",
-    "then",
-    "turns",
-    "back",
-    "because",
-    "the",
-    "river",
-    "has",
-    "flooded",
-    "the",
-    "lower",
-    "path.",
-    "Which",
-    "of",
-    "the",
-    "following",
-    "did",
-    "she",
-    "most",
-    "likely",
-    "see",
-    "first?",
-    "The",
-    "old",
-    "oak",
-    "by",
-    "the",
-    "trail",
-]
+_TEXT = (
+    "A ranger walks north from the lake for three hours, rests by an old oak, and then turns back because the river "
+    "has flooded the lower path. Which of the following did she most likely see first? The old oak by the trail"
+)
+_FILLING = "and so it goes on in this"
+_ALIKE = "A ranger walks along the lake and sees an old oak by the river and a flooded path in the valley"
+LONG = _TEXT.split()
 FOUND = {  # method -> which disguises it finds; the rates on 200 real items each stand in benchmarks/results/leaks.json
     "gpt3": {"verbatim", "start"},
     "palm": {"verbatim", "start"},
@@ -156,34 +118,8 @@ DISGUISES = {
     "start": LONG[: len(LONG) * 17 // 20],
     "dropped": [w for i, w in enumerate(LONG) if i % 7 != 3],
     "changed": ["indeed" if i % 6 == 3 else w for i, w in enumerate(LONG)],
-    "in pieces": [
-        w
-        for i in range(0, len(LONG), 4)
-        for w in [*LONG[i : i + 4], *["and", "so", "it", "goes", "on", "in", "the", "story"]]
-    ],
-    "another": [
-        "A",
-        "ranger",
-        "walks",
-        "along",
-        "the",
-        "lake",
-        "and",
-        "sees",
-        "an",
-        "old",
-        "oak",
-        "by",
-        "the",
-        "river",
-        "and",
-        "a",
-        "flooded",
-        "path",
-        "in",
-        "the",
-        "valley",
-    ],
+    "in pieces": [w for i in range(0, len(LONG), 4) for w in (*LONG[i : i + 4], *_FILLING.split())],
+    "another": _ALIKE.split(),
 }
 
 

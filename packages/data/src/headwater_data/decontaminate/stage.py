@@ -29,7 +29,7 @@ from .excise import excise_block
 from .items import Items, load_items
 from .search import common_ngrams, evidence, leaks, pair_scores, search_block
 
-DOCUMENTS_LISTED = 20  # ids an item in overlap.jsonl; their number is given in full
+LISTED = 20  # ids an item in overlap.jsonl; their number is given in full
 
 
 def decontaminate(run: Run) -> None:
@@ -95,7 +95,7 @@ def _write_overlap(path: Path, overlap: pl.DataFrame, items: Items, config: Deco
     held = overlap.filter("contaminated") if config.method == "fuzzy" else overlap
     grouped = held.group_by("item", maintain_order=True).agg(
         pl.col("containment", "score").max(), pl.col("contaminated").any(), pl.len().alias("documents"),
-        each=pl.struct(id="document", containment=pl.col("containment").round(4), leak="contaminated").head(DOCUMENTS_LISTED),
+        each=pl.struct(id="document", containment=pl.col("containment").round(4), leak="contaminated").head(LISTED),
     )  # fmt: skip
     lines = []
     for row in grouped.join(items.table, on="item", maintain_order="left").iter_rows(named=True):
