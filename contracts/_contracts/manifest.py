@@ -23,6 +23,7 @@ SCHEMAS = {
     "sources": 1,
     "items": 1,
     "documents": 1,
+    "classifier": 1,
     "corpus": 1,
     "tokenizer": 1,
     "tokens": 1,

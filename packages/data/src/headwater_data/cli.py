@@ -6,6 +6,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.stage import Stage
 from .config import (
+    ClassifierConfig,
     CleanConfig,
     CollectConfig,
     DecontaminateConfig,
@@ -46,9 +47,18 @@ STAGES = [
         "headwater_data.clean.stage:clean",
     ),
     Stage(
+        "classifier",
+        "Train a quality classifier and an n-gram model: chosen reference sources against raw web; AUC, calibration.",
+        {"documents": ("documents",)},
+        "classifier",
+        "about 2 MB of text a second on one core; memory of the chosen texts and 128 bytes a bucket",
+        ClassifierConfig,
+        "headwater_data.quality.classifier:classifier",
+    ),
+    Stage(
         "signals",
         "Add language and quality signals to every document as columns; remove nothing.",
-        {"documents": ("documents",), "sources?": ("sources",)},
+        {"documents": ("documents",), "sources?": ("sources",), "classifier?": ("classifier",)},
         "documents",
         "about 2 MB of text a second and core; memory of one shard a worker",
         SignalsConfig,

@@ -6,11 +6,21 @@ from .dedup import DedupConfig
 from .execution import ExecutorConfig, Fanned
 from .extract import ExtractConfig
 from .mix import MixConfig
-from .quality import Comparison, Definitions, FilterConfig, RuleConfig, SignalsConfig, published_rules
+from .quality import (
+    ClassifierConfig,
+    Comparison,
+    Definitions,
+    FilterConfig,
+    RuleConfig,
+    Selection,
+    SignalsConfig,
+    published_rules,
+)
 from .sources import Category, CollectConfig, Reader, Role, SourceConfig
 
 __all__ = [
     "Category",
+    "ClassifierConfig",
     "CleanConfig",
     "CollectConfig",
     "Comparison",
@@ -25,6 +35,7 @@ __all__ = [
     "Reader",
     "Role",
     "RuleConfig",
+    "Selection",
     "SignalsConfig",
     "SourceConfig",
     "published_rules",

@@ -32,8 +32,44 @@ class Definitions(Config):
     )
 
 
+class ClassifierConfig(Config):
+    """classifier"""
+
+    positives: tuple[str, ...] = Field((), description="sources or categories to resemble: reference works, books")
+    negatives: tuple[str, ...] = Field(("internet",), description="sources or categories to stand out from: raw web")
+    languages: tuple[str, ...] = Field((), description="languages to train on; none: all")
+    max_documents: int = Field(200_000, ge=20, description="of each side; the ones with the smallest hashes")
+    max_characters: int = Field(4_000, ge=100, description="of each document, from its start")
+    heldout_fraction: float = Field(0.2, gt=0, lt=1, description="share of works that calibrate (half) and test (half)")
+    word_ngrams: int = Field(2, ge=1, description="fastText: DCLM 2")
+    dim: int = Field(32, ge=1, description="fastText: size of a word vector")
+    buckets: int = Field(200_000, ge=1, description="fastText: hashed n-grams; the model takes 4 * dim * buckets bytes")
+    epochs: int = Field(5, ge=1, description="fastText")
+    lr: float = Field(0.1, gt=0, description="fastText: learning rate")
+    ngram_order: int = Field(3, ge=2, le=5, description="of the language model of the positives, for perplexity")
+    ngram_min_count: int = Field(2, ge=1, description="words seen less often are unknown to it")
+    seed: int = Field(1, description="of the split, the choice of documents and fastText")
+
+    @model_validator(mode="after")
+    def _sides(self) -> ClassifierConfig:
+        if not self.positives or not self.negatives:
+            raise ValueError("positives and negatives: at least one source or category each")
+        if both := set(self.positives) & set(self.negatives):
+            raise ValueError(f"{sorted(both)[0]} is among positives and negatives")
+        return self
+
+
+class OwnModel(Config):
+    """A fastText model that was trained elsewhere."""
+
+    source: str = Field("", description="source of role weights that holds it; none: the classifier artefact counts")
+    label: str = Field("__label__hq", description="the label whose probability is the score")
+
+
 class SignalsConfig(Fanned):
     """signals"""
+
+    quality_model: OwnModel = Field(default_factory=OwnModel, description="any fastText classifier for quality_score")
 
     language_characters: int = Field(
         1_000, ge=50, description="language is told from so many first characters: 3.9 times cheaper than whole text, "
@@ -74,8 +110,23 @@ def published_rules() -> dict[str, RuleConfig]:
     return {name: RuleConfig.model_validate(rule) for name, rule in table.items()}
 
 
+class Selection(Config):
+    """Which of the documents that pass the rules stay, by a score between 0 and 1."""
+
+    keep: Literal["all", "top", "pareto"] = Field(
+        "all", description="top: the best `fraction` (DCLM); pareto: a draw that also lets some low scores in (GPT-3)"
+    )
+    column: str = Field("quality_score", description="the score")
+    fraction: float = Field(0.1, gt=0, le=1, description="top: share of documents (DCLM, arXiv 2406.11794: 0.1)")
+    alpha: float = Field(9.0, gt=0, description="pareto: keep if pareto(alpha) > 1 - score (GPT-3, appendix A: 9)")
+    categories: tuple[Category, ...] = Field(("internet",), description="categories it is for; the others stay")
+    seed: int = Field(1, description="pareto: of the draw, which is a hash of the document's id")
+
+
 class FilterConfig(Config):
     """filter"""
+
+    select: Selection = Field(default_factory=Selection, description="after the rules")
 
     rules: dict[str, RuleConfig] = Field(
         default_factory=published_rules,

@@ -8,17 +8,22 @@ from .._contracts.stage import Run
 from ..config import FilterConfig
 from ..documents import blocks, funnel, rejects_frame, write_split
 from .rules import check_signals, verdicts
+from .selection import check_selection, selected, top_score
 
 
 def filter_documents(run: Run) -> None:
     """The stage: documents with signals -> the documents that pass."""
     config: FilterConfig = run.config
     before, after, rejected, counts = [], [], [], []
-    for block in blocks(run.inputs["documents"]):
+    shards = blocks(run.inputs["documents"])
+    columns = shards[0].read().head(0).schema
+    check_signals(config.rules, columns)
+    check_selection(config.select, columns)
+    bar = top_score(shards, config) if config.select.keep == "top" else None
+    for block in shards:
         documents = block.read()
-        if block.number == 0:
-            check_signals(config.rules, documents.schema)
         judged, fired = verdicts(documents, config.rules)
+        judged = selected(documents, judged, config.select, bar)
         sized = documents.select("source", bytes=pl.col("text").str.len_bytes())
         counts.append(fired.sum())
         alone = fired.filter(fired.select(n=pl.sum_horizontal(pl.all().cast(pl.UInt32)))["n"] == 1)

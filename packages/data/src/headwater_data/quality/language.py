@@ -9,11 +9,18 @@ from .._contracts.errors import UserError
 from ..documents import read_json
 
 
-def find_weights(sources: Path | None) -> Path | None:
-    """The fastText model among the sources of role `weights`; None where there is none."""
+def find_weights(sources: Path | None, name: str = "", besides: str = "") -> Path | None:
+    """The fastText model among the sources of role `weights`; None where there is none.
+
+    Args:
+        name: of the source; empty: the first one.
+        besides: a source that is not meant.
+    """
     if sources is None:
         return None
     for folder in sorted(p for p in sources.iterdir() if (p / "source.json").exists()):
+        if folder.name == besides or (name and folder.name != name):
+            continue
         if read_json(folder / "source.json")["role"] == "weights":
             found = sorted(p for p in folder.rglob("*") if p.suffix in (".ftz", ".bin"))
             if found:
@@ -21,28 +28,33 @@ def find_weights(sources: Path | None) -> Path | None:
     return None
 
 
-class LanguageIdentifier:
-    """Tells a text's language.
+def load_fasttext(path: Path):
+    """A fastText model.
 
     Raises:
-        UserError: at construction: not a fastText model, or another distribution than fasttext-numpy2-wheel
-            provides the module `fasttext` (the others fail with numpy 2).
+        UserError: not a fastText model, or another distribution than fasttext-numpy2-wheel provides the module
+            `fasttext` (the others fail with numpy 2).
     """
+    try:
+        version("fasttext-numpy2-wheel")
+    except PackageNotFoundError:
+        raise UserError(
+            "the module fasttext is not fasttext-numpy2-wheel's: pip uninstall fasttext fasttext-wheel, "
+            "then pip install fasttext-numpy2-wheel"
+        ) from None
+    import fasttext
+
+    try:
+        return fasttext.load_model(str(path))
+    except ValueError as e:
+        raise UserError(f"{path}: no fastText model ({e}); correct the source of role weights") from None
+
+
+class LanguageIdentifier:
+    """Tells a text's language."""
 
     def __init__(self, weights: Path):
-        try:
-            version("fasttext-numpy2-wheel")
-        except PackageNotFoundError:
-            raise UserError(
-                "the module fasttext is not fasttext-numpy2-wheel's: pip uninstall fasttext fasttext-wheel, "
-                "then pip install fasttext-numpy2-wheel"
-            ) from None
-        import fasttext
-
-        try:
-            self.model = fasttext.load_model(str(weights))
-        except ValueError as e:
-            raise UserError(f"{weights}: no fastText model ({e}); correct the source of role weights") from None
+        self.model = load_fasttext(weights)
 
     def __call__(self, text: str, characters: int) -> tuple[str, float]:
         """(ISO 639 code, probability) from the first `characters` characters; ("und", 0.0) for no words."""

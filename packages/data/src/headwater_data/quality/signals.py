@@ -10,10 +10,12 @@ from pathlib import Path
 
 import polars as pl
 
+from .._contracts.errors import UsageError
 from .._contracts.stage import Run
 from ..config import SignalsConfig
 from ..documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
 from ..fanout import fan_out
+from .classifier import QualityScorer
 from .heuristics import SIGNALS, measure
 from .language import LanguageIdentifier, find_weights
 
@@ -21,10 +23,11 @@ from .language import LanguageIdentifier, find_weights
 def signals(run: Run) -> None:
     """The stage: documents -> documents with signal columns."""
     config: SignalsConfig = run.config
-    weights = find_weights(run.inputs.get("sources"))
+    weights = find_weights(run.inputs.get("sources"), besides=config.quality_model.source)
+    quality = _quality_model(run)
     if weights is None:
         run.log("no language weights among the sources: the declared language stands, without a score")
-    work = partial(measure_block, run.work / "parts", weights, config)
+    work = partial(measure_block, run.work / "parts", weights, quality, config)
     shards = blocks(run.inputs["documents"])
     fan_out(run, "signals", work, shards, config)
     publish_parts(run.work / "parts", run.out)
@@ -32,7 +35,8 @@ def signals(run: Run) -> None:
     everything = pl.scan_parquet(run.out / "part-*.parquet")
     counts = everything.group_by("language").agg(pl.len()).sort("len", "language", descending=[True, False])
     languages = counts.collect(engine="streaming")
-    means = everything.select(pl.col(SIGNALS).mean()).collect(engine="streaming").row(0, named=True)
+    measured = [*SIGNALS, *(["quality_score", "perplexity"] if quality else [])]
+    means = everything.select(pl.col(measured).mean()).collect(engine="streaming").row(0, named=True)
     run.write_metrics(
         {
             **funnel(counted, counted),
@@ -43,7 +47,23 @@ def signals(run: Run) -> None:
     run.log(f"{len(counted)} documents, {len(languages)} languages, {len(SIGNALS)} signals")
 
 
-def measure_block(parts: Path, weights: Path | None, config: SignalsConfig, block: Block) -> None:
+def _quality_model(run: Run) -> tuple[Path, str] | None:
+    """(folder of the classifier or file of a model, label of the model or empty)."""
+    own = run.config.quality_model
+    if own.source:
+        found = find_weights(run.inputs.get("sources"), name=own.source)
+        if found is None:
+            raise UsageError(
+                f"signals.quality_model.source: no source {own.source} of role weights with a .bin or .ftz file; "
+                "collect it, or leave the setting out"
+            )
+        return found, own.label
+    return (run.inputs["classifier"], "") if "classifier" in run.inputs else None
+
+
+def measure_block(
+    parts: Path, weights: Path | None, quality: tuple[Path, str] | None, config: SignalsConfig, block: Block
+) -> None:
     """Add the signal columns to one block and write it."""
     documents = block.read()
     texts = documents["text"].to_list()
@@ -59,4 +79,8 @@ def measure_block(parts: Path, weights: Path | None, config: SignalsConfig, bloc
     measured = documents.with_columns(
         lang=pl.when(declared == "").then(language).otherwise(declared), language=language, language_score=score
     ).hstack(measure(documents["text"], config.definitions))
+    if quality is not None:
+        path, label = quality
+        scorer = QualityScorer(path, {"label": label}) if label else QualityScorer.of_artefact(path)
+        measured = measured.with_columns(scorer.score(texts), scorer.perplexity(texts))
     write_part(parts / part_name(block.number), measured)
