@@ -65,7 +65,8 @@ def test_another_run_of_the_data_stages_gives_the_same_bytes(smoke: Path, tmp_pa
     steps = [
         ("extract", ["sources=sources"], "extracted"),
         ("clean", ["documents=extracted"], "edited"),
-        ("signals", ["documents=edited", "sources=sources"], "signals"),
+        ("classifier", ["documents=edited"], "classifier"),
+        ("signals", ["documents=edited", "sources=sources", "classifier=classifier"], "signals"),
         ("filter", ["documents=signals"], "filtered"),
     ]
     for stage, inputs, out in steps:

@@ -25,6 +25,7 @@ SCHEMAS = {
     "documents": 1,
     "classifier": 1,
     "corpus": 1,
+    "card": 1,
     "tokenizer": 1,
     "tokens": 1,
     "plan": 1,

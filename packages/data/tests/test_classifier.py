@@ -139,7 +139,7 @@ def test_a_model_of_two_sentences_is_what_one_computes_by_hand():
     """A known case by hand: two sentences, bigrams, discount n1 / (n1 + 2 n2)."""
     tables = estimate(["a b", "a c"], 2, 1)
     q = {tuple(row[:2]): 10 ** row[2] for row in tables[1].iter_rows()}
-    # bigrams: <s>a 2, ab 1, ac 1, b</s> 1, c</s> 1: discount 4 / (4 + 2); before a, b, c stands one word, before </s> two
+    # bigrams: <s>a 2, ab 1, ac 1, b</s> 1, c</s> 1: discount 4 / (4 + 2); left contexts: a, b, c one, </s> two
     ones, twos = 3, 1
     d1 = ones / (ones + 2 * twos)
     words = 5  # a b c </s> <unk>

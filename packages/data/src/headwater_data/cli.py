@@ -6,6 +6,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.stage import Stage
 from .config import (
+    CardConfig,
     ClassifierConfig,
     CleanConfig,
     CollectConfig,
@@ -99,6 +100,25 @@ STAGES = [
         "seconds; memory of one shard a worker and 50 bytes a document",
         MixConfig,
         "headwater_data.mix:mix",
+    ),
+    Stage(
+        "card",
+        "Describe the corpus: funnel, licences, languages, lengths, duplicates, private data; samples to judge.",
+        {
+            "extracted": ("documents",),
+            "edited?": ("documents",),
+            "classifier?": ("classifier",),
+            "signals?": ("documents",),
+            "filtered?": ("documents",),
+            "deduped?": ("documents",),
+            "clean?": ("documents",),
+            "corpus": ("corpus",),
+            "tokenizer?": ("tokenizer",),
+        },
+        "card",
+        "seconds; memory of the samples",
+        CardConfig,
+        "headwater_data.card.stage:card",
     ),
 ]
 

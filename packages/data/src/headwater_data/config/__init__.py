@@ -1,5 +1,6 @@
 """The stages' configs: every parameter with its unit, contradictions refused. One file a part of the way."""
 
+from .card import CardConfig
 from .clean import CleanConfig
 from .decontaminate import DecontaminateConfig
 from .dedup import DedupConfig
@@ -19,6 +20,7 @@ from .quality import (
 from .sources import Category, CollectConfig, Reader, Role, SourceConfig
 
 __all__ = [
+    "CardConfig",
     "Category",
     "ClassifierConfig",
     "CleanConfig",

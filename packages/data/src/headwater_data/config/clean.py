@@ -35,6 +35,9 @@ class Steps(Config):
     secret: bool = Field(True, description="mask private keys, tokens and API keys of known form")
 
 
+PRIVATE = ("email", "phone", "ip", "card", "iban", "national_id", "secret")
+"""The steps that mask."""
+
 EDITS = tuple(name for name in Steps.model_fields if name != "c4_terminal")
 """Names of the steps: each has a column `clean_NAME` with the number of its edits in a document."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Literal
 
@@ -123,8 +124,36 @@ class Selection(Config):
     seed: int = Field(1, description="pareto: of the draw, which is a hash of the document's id")
 
 
+FLAGS = ("keep", "drop", "wrong_extraction", "missing_domain")
+Flag = Literal["keep", "drop", "wrong_extraction", "missing_domain"]
+
+
+def read_flags(path: Path) -> dict[str, str]:
+    """id -> flag, from a flags.csv as the page of samples saves it.
+
+    Raises:
+        ValueError: not such a file, naming the line.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as f:
+            rows = list(csv.DictReader(f))
+    except (OSError, UnicodeDecodeError, csv.Error) as e:
+        raise ValueError(f"flags {path}: not readable as CSV ({e})") from None
+    found: dict[str, str] = {}
+    for number, row in enumerate(rows, 2):
+        if row.get("flag") not in FLAGS or not row.get("id"):
+            raise ValueError(f"flags {path}: line {number} needs an id and a flag, one of {', '.join(FLAGS)}")
+        found[row["id"]] = row["flag"]
+    return found
+
+
 class FilterConfig(Config):
     """filter"""
+
+    flags: dict[str, Flag] = Field(
+        default_factory=dict,
+        description="document id -> what a person said of it, before every rule; or the name of a flags.csv",
+    )
 
     select: Selection = Field(default_factory=Selection, description="after the rules")
 
@@ -137,7 +166,9 @@ class FilterConfig(Config):
     @model_validator(mode="before")
     @classmethod
     def _overlay(cls, values: dict) -> dict:
-        """What a rule does not say, the published rule of its name does; rules of other names follow at the end."""
+        """Read the flags; what a rule does not say, the published rule of its name does; others follow at the end."""
+        if isinstance(values.get("flags"), str):
+            values = {**values, "flags": read_flags(Path(values["flags"]))}
         own = values.get("rules")
         if not isinstance(own, dict) or not values.get("published", True):
             return values

@@ -13,6 +13,7 @@ from __future__ import annotations
 import os
 import tempfile
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -216,11 +217,14 @@ class QualityScorer:
                 import kenlm
             except ModuleNotFoundError:
                 return
-            self.language_model = kenlm.Model(str(arpa))
+            quiet = kenlm.Config()
+            quiet.show_progress, quiet.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+            self.language_model = kenlm.Model(str(arpa), quiet)
 
     @classmethod
+    @cache
     def of_artefact(cls, folder: Path) -> QualityScorer:
-        """The scorer of a classifier artefact."""
+        """The scorer of a classifier artefact, loaded once a process: that takes seconds."""
         return cls(folder / MODEL, read_json(folder / SETTINGS), folder / ARPA)
 
     def score(self, texts: list[str]) -> pl.Series:
