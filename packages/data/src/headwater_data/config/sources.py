@@ -10,7 +10,11 @@ from .._contracts.config import Config
 
 Role = Literal["corpus", "items", "instructions", "preferences", "weights"]
 Category = Literal["academic", "internet", "prose", "dialogue", "misc"]
-Reader = Literal["html", "text", "markdown", "code", "dialogue", "dictd", "r-text", "jsonl", "lines", "raw"]
+Reader = Literal[
+    "auto", "html", "text", "markdown", "code", "dialogue", "dictd", "r-text", "jsonl", "lines", "raw",
+    "warc", "epub", "parquet", "csv", "mediawiki", "stackexchange", "mbox", "mail", "irc", "srt", "vtt", "latex", "jats",
+    "gutenberg",
+]  # fmt: skip
 
 STDLIB_TOKENS = ("stdlib:", "stdlib:docstrings", "stdlib:topics", "stdlib:pydoc")
 
@@ -33,8 +37,10 @@ class SourceConfig(Config):
     root: str = Field("", description="folder inside the package below which `include` is matched")
     include: tuple[str, ...] = Field(("*",), description="globs of paths below `root`; * also matches /")
     exclude: tuple[str, ...] = Field((), description="globs of paths to leave out")
-    reader: Reader = Field(description="how extract reads it")
-    text_field: str = Field("text", description="jsonl: the field that holds the text")
+    reader: Reader = Field("auto", description="how extract reads it; auto: each file as its content shows")
+    text_field: str = Field("text", description="jsonl, parquet, csv: the field that holds the text")
+    allow_private: bool = Field(False, description="url: the address may lead into a private network")
+    max_bytes: int = Field(100_000_000_000, ge=1, description="url: a larger file is refused")
     limit_bytes: int = Field(0, ge=0, description="stop before this many bytes of members; 0: no limit")
 
     @model_validator(mode="after")

@@ -29,7 +29,9 @@ from ..documents import (
     write_part,
 )  # fmt: skip
 from ..fanout import fan_out
-from .readers import READERS, SLICED, Malformed, Raw, Slice
+from .files import FORMATS, FilePart, plan_files, read_files
+from .readers import READERS, SLICED, Slice
+from .records import Malformed, Raw
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Shard:
     """A slice of a source and the number of the part it becomes."""
 
     number: int
-    records: Slice
+    records: Slice | FilePart
 
 
 def extract(run: Run) -> None:
@@ -67,15 +69,17 @@ def plan_shards(sources: Path, config: ExtractConfig) -> list[Shard]:
     Raises:
         UserError: no source has the role corpus.
     """
-    slices = []
+    slices: list[Slice | FilePart] = []
     for folder in sorted(p for p in sources.iterdir() if (p / "source.json").exists()):
         source = read_json(folder / "source.json")
         if source["role"] != "corpus":
             continue
         if source["reader"] not in READERS:
-            raise UserError(
-                f"source {source['name']}: reader {source['reader']!r} is unknown; use one of {', '.join(READERS)}"
-            )
+            if source["reader"] != "auto" and source["reader"] not in FORMATS:
+                known = ", ".join(sorted({"auto", *READERS, *FORMATS}))
+                raise UserError(f"source {source['name']}: reader {source['reader']!r} is unknown; use one of {known}")
+            slices += plan_files(folder, source, config)
+            continue
         step = config.records_per_shard if source["reader"] in SLICED else max(source["records"], 1)
         for start in range(0, max(source["records"], 1), step):
             slices.append(Slice(folder, source, start, start + step, config))
@@ -99,7 +103,8 @@ def extract_shard(parts: Path, shard: Shard) -> None:
             }
         )  # fmt: skip
 
-    for record in READERS[source["reader"]](shard.records):
+    read = shard.records
+    for record in read_files(read) if isinstance(read, FilePart) else READERS[source["reader"]](read):
         key = record.key
         if isinstance(record, Malformed):
             reject(key, record.rule, record.detail, record.text, None, None)

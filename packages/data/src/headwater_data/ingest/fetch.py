@@ -18,6 +18,7 @@ import sys
 import tarfile
 import tempfile
 import threading
+import urllib.error
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,7 @@ from .._contracts.errors import UserError
 from .._contracts.manifest import sha256_file
 from ..config import SourceConfig
 from . import standard_library
+from .web_guard import PrivateAddress, download
 
 _locks: dict[str, threading.Lock] = {}
 _locks_guard = threading.Lock()
@@ -310,8 +312,22 @@ def _fetch_url(name: str, source: SourceConfig, cache: Path) -> Fetched:
         beside = _fresh_folder(folder)
         target = beside / (PurePosixPath(source.url.split("?")[0]).name or "download")
         try:
-            with fsspec.open(source.url, "rb") as remote, open(target, "wb") as local:
-                shutil.copyfileobj(remote, local, 1 << 20)
+            if source.url.startswith(("http://", "https://")) and not source.allow_private:
+                download(source.url, target, source.max_bytes)
+            else:
+                with fsspec.open(source.url, "rb") as remote, open(target, "wb") as local:
+                    shutil.copyfileobj(remote, local, 1 << 20)
+        except (PrivateAddress, urllib.error.URLError) as e:
+            shutil.rmtree(beside, ignore_errors=True)
+            private = e if isinstance(e, PrivateAddress) else e.reason
+            if isinstance(private, PrivateAddress):
+                raise UserError(
+                    f"source {name}: {source.url} leads to a private address ({private}); set "
+                    f"sources.{name}.allow_private if it is meant to"
+                ) from None
+            raise UserError(
+                f"source {name}: {source.url} can't be read ({e}); correct sources.{name}.url, or check the network"
+            ) from None
         except Exception as e:  # fsspec's file systems raise whatever their clients raise
             shutil.rmtree(beside, ignore_errors=True)
             why = f"{type(e).__name__}: {_last_line(str(e))}"

@@ -13,7 +13,7 @@ import struct
 import tarfile
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from urllib.parse import quote
@@ -21,29 +21,12 @@ from urllib.parse import quote
 import yaml
 
 from ..config import ExtractConfig
-from .html import decode, main_text
+from .files import context_of
+from .formats.books import plain_markdown
+from .formats.context import whole_text
+from .formats.web import PAGES, page_of, pages
 from .pack import TAR, WARC
-
-
-@dataclass(frozen=True)
-class Raw:
-    """One document as read."""
-
-    key: str
-    """Names it within its source, stable from version to version where the source allows."""
-    text: str
-    url: str = ""
-    meta: dict = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Malformed:
-    """One record that could not be read."""
-
-    key: str
-    rule: str
-    detail: str
-    text: str = ""
+from .records import Malformed, Raw, Record
 
 
 @dataclass(frozen=True)
@@ -58,51 +41,43 @@ class Slice:
     config: ExtractConfig
 
 
-Record = Raw | Malformed
-
-
 def read_html(shard: Slice) -> Iterator[Record]:
-    """Main text of the HTML responses of a WARC file."""
+    """Main text of the HTML responses of a WARC file that collect packed."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    path = shard.folder / WARC
-    with open(path, "rb") as f:
+    context = context_of(shard.source, shard.config)
+    pending: list[tuple[str, str, bytes, str | None]] = []
+    position = -1
+    with open(shard.folder / WARC, "rb") as f:
         records = ArchiveIterator(f, record_types=WarcRecordType.response, parse_http=False)
-        position = -1
         try:
             for position, record in enumerate(records):
                 if position >= shard.stop:
                     break
-                if position >= shard.start:
-                    yield _page(record, f"{position:06d}", shard)
+                if position < shard.start:
+                    continue
+                found = page_of(record, f"{position:06d}", context)
+                if isinstance(found, tuple):
+                    pending.append(found)
+                else:
+                    yield found
+                if len(pending) >= PAGES:
+                    yield from pages(pending, context)
+                    pending = []
         except (OSError, ValueError) as e:  # a truncated or damaged archive: what lies before it counts
+            yield from pages(pending, context)
             yield Malformed(f"record-{position + 1}", "truncated_warc", str(e))
             return
+    yield from pages(pending, context)
     missing = min(shard.stop, shard.source["records"]) - max(position + 1, shard.start)
     if missing > 0:  # FastWARC takes a cut in the middle of a record for the end
         yield Malformed(f"record-{position + 1}", "truncated_warc", f"{missing} records are missing")
 
 
-def _page(record, key: str, shard: Slice) -> Record:  # record: fastwarc's WarcRecord
-    url = record.headers.get("WARC-Target-URI") or ""
-    try:
-        record.parse_http()
-        if record.content_length > shard.config.max_page_bytes:
-            return Malformed(key, "page_too_large", f"{record.content_length} bytes")
-        kind = (record.http_content_type or "text/html").lower()
-        if "html" not in kind:
-            return Malformed(key, "not_html", kind)
-        html = decode(record.reader.read(), record.http_charset)
-        text, title = main_text(html)
-    except (ValueError, OSError, LookupError, UnicodeError, RuntimeError) as e:
-        return Malformed(key, "unreadable_page", type(e).__name__)
-    return Raw(key, text, url, {"title": title} if title else {})
-
-
 def read_text(shard: Slice) -> Iterator[Record]:
     """Plain text files, one work a file."""
     for path, data in _tar_slice(shard):
-        text = _utf8(data)
+        text = whole_text(data)
         yield (
             Raw(path, text, _url(shard, path))
             if text is not None
@@ -110,16 +85,11 @@ def read_text(shard: Slice) -> Iterator[Record]:
         )
 
 
-_MD_LINK = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)")
-_MD_RULE = re.compile(r"^\s*(?:[-*_]\s*){3,}$", re.M)
-
-
 def read_markdown(shard: Slice) -> Iterator[Record]:
     """Markdown files; links keep their words and lose their targets, rules go, the rest stays as written."""
     for record in read_text(shard):
         if isinstance(record, Raw):
-            text = _MD_RULE.sub("", _MD_LINK.sub(r"\1", record.text))
-            record = Raw(record.key, text, record.url, record.meta)
+            record = Raw(record.key, plain_markdown(record.text), record.url, record.meta)
         yield record
 
 
@@ -277,16 +247,6 @@ def _tar_slice(shard: Slice) -> Iterator[tuple[str, bytes]]:
             content = archive.extractfile(info)
             if content is not None:
                 yield info.name, content.read()
-
-
-def _utf8(data: bytes) -> str | None:
-    """UTF-8, else what detection says; None for what is no text (a NUL in it, or undecodable)."""
-    if b"\0" in data[:4096]:
-        return None
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return decode(data, None)
 
 
 def _url(shard: Slice, path: str) -> str:

@@ -1,0 +1,54 @@
+"""What every format's reader is given beside the bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from ...config import ExtractConfig
+from ..html import decode
+from ..sandbox import Sandbox
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Context:
+    """Of one file: its source's source.json, the stage's config, the worker that parses pages."""
+
+    source: dict
+    config: ExtractConfig
+    sandbox: Sandbox
+
+
+def whole_text(data: bytes) -> str | None:
+    """Text of a file: UTF-8, UTF-16 with its mark, else what detection says; None for what is no text."""
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", "replace")
+    if b"\0" in data[:4096]:
+        return None
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return decode(data, None)
+
+
+def bounded_lines(stream: IO[bytes], most: int) -> Iterator[tuple[int, bytes | None]]:
+    """(number, line without its end) of a stream; None for a line of more than `most` bytes, of which no more than one
+    chunk is ever held."""
+    held, number, skipping = b"", 0, False
+    while chunk := stream.read(CHUNK):
+        lines = (held + chunk).split(b"\n")
+        held = lines.pop()
+        for line in lines:
+            if skipping:
+                skipping = False
+                yield number, None
+            else:
+                yield number, line.rstrip(b"\r") if len(line) <= most else None
+            number += 1
+        if len(held) > most:
+            held, skipping = b"", True
+    if held or skipping:
+        yield number, None if skipping else held.rstrip(b"\r")

@@ -1,0 +1,132 @@
+"""Web pages: WARC and WET archives, single HTML files, EPUB books."""
+
+from __future__ import annotations
+
+import io
+import posixpath
+import zipfile
+from collections.abc import Iterator
+from typing import IO
+from urllib.parse import quote, unquote
+from xml.etree import ElementTree
+
+from ..bounded import BROKEN
+from ..records import Malformed, Raw, Record
+from ..sandbox import BATCH_BYTES, Refused
+from .context import Context, whole_text
+
+PAGES = 64
+"""Web pages that go to the worker together, at most."""
+
+
+def read_warc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
+    """Pages of a WARC file (responses: main text) or of a WET file (conversions: their text as it is)."""
+    from fastwarc.warc import ArchiveIterator, WarcRecordType
+
+    kinds = WarcRecordType.response | WarcRecordType.conversion | WarcRecordType.resource
+    pending: list[tuple[str, str, bytes, str | None]] = []
+    number = -1
+    try:
+        for number, record in enumerate(ArchiveIterator(stream, record_types=kinds, parse_http=False)):
+            name = f"{key}#{number:06d}" if key else f"{number:06d}"
+            found = page_of(record, name, context)
+            if isinstance(found, tuple):
+                pending.append(found)
+            else:
+                yield found
+            if len(pending) >= PAGES or sum(len(p[2]) for p in pending) >= BATCH_BYTES:
+                yield from pages(pending, context)
+                pending = []
+    except (OSError, ValueError, EOFError) as e:  # a truncated or damaged archive: what lies before it counts
+        yield from pages(pending, context)
+        yield Malformed(f"{key}#{number + 1:06d}", "truncated_warc", str(e)[:200])
+        return
+    yield from pages(pending, context)
+
+
+def page_of(record, name: str, context: Context) -> Record | tuple[str, str, bytes, str | None]:
+    """A WARC record (fastwarc's) as (key, address, bytes, charset) to be parsed, as text if it is one, or set aside."""
+    from fastwarc.warc import WarcRecordType
+
+    url = record.headers.get("WARC-Target-URI") or ""
+    try:
+        if record.content_length > context.config.max_page_bytes:
+            return Malformed(name, "page_too_large", f"{record.content_length} bytes")
+        if record.record_type == WarcRecordType.conversion:
+            text = whole_text(record.reader.read())
+            return Raw(name, text, url) if text is not None else Malformed(name, "not_text", "")
+        charset = None
+        if record.record_type == WarcRecordType.response:
+            record.parse_http()
+            kind = (record.http_content_type or "text/html").lower()
+            if "html" not in kind:
+                return Malformed(name, "not_html", kind[:200])
+            charset = record.http_charset
+        return name, url, record.reader.read(), charset
+    except (ValueError, OSError, LookupError, UnicodeError, RuntimeError) as e:
+        return Malformed(name, "unreadable_page", type(e).__name__)
+
+
+def pages(pending: list[tuple[str, str, bytes, str | None]], context: Context) -> Iterator[Record]:
+    """Main text of pages (key, url, bytes, charset) through the worker."""
+    if not pending:
+        return
+    extractor = context.config.extractor
+    answers = context.sandbox.map([(extractor, data, charset) for _, _, data, charset in pending])
+    for (key, url, _, _), answer in zip(pending, answers, strict=True):
+        if isinstance(answer, Refused):
+            yield Malformed(key, answer.rule, answer.detail)
+        else:
+            text, title = answer
+            yield Raw(key, text, url, {"title": title, "whole": True} if title else {"whole": True})
+
+
+def read_html(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
+    """One page."""
+    data = stream.read(context.config.max_page_bytes + 1)
+    if len(data) > context.config.max_page_bytes:
+        yield Malformed(key, "page_too_large", f"more than {context.config.max_page_bytes} bytes")
+        return
+    yield from pages([(key, context.source.get("base_url", "") + quote(key), data, None)], context)
+
+
+def read_epub(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
+    """A book: the chapters in the order of its spine (EPUB 3.3, section 5.7), each through the page reader."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(stream.read())) as book:
+            title, chapters = _spine(book)
+            data = [(f"{key}/{path}", "", _member(book, path, context), None) for path in chapters]
+    except (*BROKEN, ElementTree.ParseError, KeyError, StopIteration) as e:
+        yield Malformed(key, "broken_epub", f"{type(e).__name__}: {e}"[:200])
+        return
+    texts = []
+    for record in pages([(k, u, d, c) for k, u, d, c in data if d], context):
+        if isinstance(record, Malformed):
+            yield record
+        elif record.text.strip():
+            texts.append(record.text.strip())
+    if texts:
+        yield Raw(key, "\n\n".join(texts), "", {"title": title} if title else {})
+    else:
+        yield Malformed(key, "empty", "no chapter has text")
+
+
+def _member(book: zipfile.ZipFile, path: str, context: Context) -> bytes:
+    if book.getinfo(path).file_size > context.config.max_page_bytes:
+        return b""
+    return book.read(path)
+
+
+def _spine(book: zipfile.ZipFile) -> tuple[str, list[str]]:
+    container = ElementTree.fromstring(book.read("META-INF/container.xml"))
+    package_path = next(container.iter("{*}rootfile")).attrib["full-path"]
+    package = ElementTree.fromstring(book.read(package_path))
+    manifest = {item.attrib["id"]: item.attrib["href"] for item in package.iter("{*}item")}
+    folder = posixpath.dirname(package_path)
+    chapters = [
+        posixpath.normpath(posixpath.join(folder, unquote(manifest[ref.attrib["idref"]])))
+        for ref in package.iter("{*}itemref")
+        if ref.attrib.get("linear", "yes") != "no" and ref.attrib["idref"] in manifest
+    ]
+    title = next((t.text or "" for t in package.iter("{http://purl.org/dc/elements/1.1/}title")), "")
+    return title.strip(), chapters
