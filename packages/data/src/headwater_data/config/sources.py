@@ -12,8 +12,8 @@ Role = Literal["corpus", "items", "instructions", "preferences", "weights"]
 Category = Literal["academic", "internet", "prose", "dialogue", "misc"]
 Reader = Literal[
     "auto", "html", "text", "markdown", "code", "dialogue", "dictd", "r-text", "jsonl", "lines", "raw",
-    "warc", "epub", "parquet", "csv", "mediawiki", "stackexchange", "mbox", "mail", "irc", "srt", "vtt", "latex", "jats",
-    "gutenberg",
+    "warc", "epub", "parquet", "csv", "mediawiki", "stackexchange", "mbox", "mail", "irc", "srt", "vtt", "latex",
+    "jats", "gutenberg",
 ]  # fmt: skip
 
 STDLIB_TOKENS = ("stdlib:", "stdlib:docstrings", "stdlib:topics", "stdlib:pydoc")
