@@ -24,7 +24,7 @@ from ..config import ExtractConfig
 from .files import context_of
 from .formats.books import plain_markdown
 from .formats.context import whole_text
-from .formats.web import PAGES, page_of, pages
+from .formats.web import PAGES, damaged, page_of, pages
 from .pack import TAR, WARC
 from .records import Malformed, Raw, Record
 
@@ -64,7 +64,9 @@ def read_html(shard: Slice) -> Iterator[Record]:
                 if len(pending) >= PAGES:
                     yield from pages(pending, context)
                     pending = []
-        except (OSError, ValueError) as e:  # a truncated or damaged archive: what lies before it counts
+        except BaseException as e:  # a truncated or damaged archive: what lies before it counts
+            if not damaged(e):
+                raise
             yield from pages(pending, context)
             yield Malformed(f"record-{position + 1}", "truncated_warc", str(e))
             return

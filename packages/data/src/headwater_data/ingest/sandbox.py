@@ -8,6 +8,7 @@ their depth (20,000 `<div>`: 8 seconds), so a limit on size is not enough.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import resource
 import select
@@ -36,7 +37,7 @@ class Sandbox:
 
     Args:
         function: `module:name` of a function of one argument that can be pickled, as its result.
-        seconds: of CPU an item.
+        seconds: an item.
         memory_bytes: address space of the worker.
     """
 
@@ -78,9 +79,8 @@ class Sandbox:
         if self.worker is None:
             self.worker = subprocess.Popen(
                 [sys.executable, "-m", __name__, self.function, str(self.memory_bytes)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             )  # fmt: skip
-            assert self.worker.stdout is not None
             self._receive(60.0)  # it is ready: what follows is the items' own time
         answers: list[Any] = []
         try:
@@ -96,16 +96,26 @@ class Sandbox:
         return answers, None
 
     def _receive(self, seconds: float) -> Any:
-        assert self.worker is not None and self.worker.stdout is not None
-        if not select.select([self.worker.stdout.fileno()], [], [], seconds)[0]:
-            raise TimeoutError
-        return _read(self.worker.stdout)
+        return pickle.loads(self._bytes(_HEAD.unpack(self._bytes(_HEAD.size, seconds))[0], seconds))  # noqa: S301
+
+    def _bytes(self, size: int, seconds: float) -> bytes:
+        """So many bytes of the worker's answer; no buffer lies between, so that a wait is a wait for the worker."""
+        pipe, data = self.worker.stdout.fileno(), b""  # type: ignore[union-attr]
+        while len(data) < size:
+            if not select.select([pipe], [], [], seconds)[0]:
+                raise TimeoutError
+            piece = os.read(pipe, size - len(data))
+            if not piece:
+                raise EOFError
+            data += piece
+        return data
 
 
 def _send(pipe: Any, value: Any) -> None:
     data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
-    pipe.write(_HEAD.pack(len(data)) + data)
-    pipe.flush()
+    left = memoryview(_HEAD.pack(len(data)) + data)
+    while left:
+        left = left[os.write(pipe.fileno(), left) :]
 
 
 def _read(pipe: Any) -> Any:

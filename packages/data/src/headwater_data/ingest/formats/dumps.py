@@ -62,7 +62,8 @@ def wikitext(text: str) -> str:
         except ValueError:  # it went with one around it
             continue
     plain = code.strip_code(normalize=True, collapse=True, keep_template_params=False)
-    return re.sub(r"\n{3,}", "\n\n", _TABLE.sub("", _FILES.sub("", plain))).strip()
+    lines = "\n".join(line.strip() for line in _TABLE.sub("", _FILES.sub("", plain)).split("\n"))
+    return re.sub(r"\n{3,}", "\n\n", lines).strip()
 
 
 def read_stackexchange(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:

@@ -73,12 +73,12 @@ def read_jats(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
 
 def _article(element: ElementTree.Element, name: str, kind: str) -> Record:
     if kind == "article":
-        title = next((_flat(t) for t in element.iter("{*}article-title")), "")
-        parts = [b for tag in ("abstract", "body") for part in element.iter(f"{{*}}{tag}") for b in _blocks(part)]
+        title = next((_flat(t) for t in element.findall(".//{*}article-title")), "")
+        parts = [b for tag in ("abstract", "body") for part in element.findall(f".//{{*}}{tag}") for b in _blocks(part)]
     else:
         title = next((_flat(t) for t in element.iter("ArticleTitle")), "")
         parts = [_flat(t) for t in element.iter("AbstractText")]
-    licence = next((_flat(t) for t in element.iter("{*}license")), "")[:300]
+    licence = next((_flat(t) for t in element.findall(".//{*}license")), "")[:300]
     text = "\n\n".join(p for p in parts if p)
     if not text:
         return Malformed(name, "empty", "neither abstract nor body")

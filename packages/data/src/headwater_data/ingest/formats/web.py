@@ -27,7 +27,8 @@ def read_warc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
     pending: list[tuple[str, str, bytes, str | None]] = []
     number = -1
     try:
-        for number, record in enumerate(ArchiveIterator(stream, record_types=kinds, parse_http=False)):
+        forward = stream if stream.seekable() else Forward(stream)
+        for number, record in enumerate(ArchiveIterator(forward, record_types=kinds, parse_http=False)):
             name = f"{key}#{number:06d}" if key else f"{number:06d}"
             found = page_of(record, name, context)
             if isinstance(found, tuple):
@@ -37,11 +38,48 @@ def read_warc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
             if len(pending) >= PAGES or sum(len(p[2]) for p in pending) >= BATCH_BYTES:
                 yield from pages(pending, context)
                 pending = []
-    except (OSError, ValueError, EOFError) as e:  # a truncated or damaged archive: what lies before it counts
+    except BaseException as e:  # a truncated or damaged archive: what lies before it counts
+        if not damaged(e):
+            raise
         yield from pages(pending, context)
         yield Malformed(f"{key}#{number + 1:06d}", "truncated_warc", str(e)[:200])
         return
     yield from pages(pending, context)
+
+
+def damaged(e: BaseException) -> bool:
+    """Whether this is what FastWARC raises for a broken archive; it panics too, which is no Exception."""
+    return isinstance(e, OSError | ValueError | EOFError) or type(e).__name__ == "PanicException"
+
+
+class Forward(io.RawIOBase):
+    """A stream that cannot seek, as FastWARC wants it: it knows its place, and can go on to a later one."""
+
+    def __init__(self, stream: IO[bytes]):
+        self.stream, self.at = stream, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self.at
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        target = offset + (self.at if whence == 1 else 0)
+        if whence == 2 or target < self.at:
+            raise OSError("a stream can't go back")
+        while self.at < target and self.read(min(target - self.at, 1 << 20)):
+            pass
+        return self.at
+
+    def readinto(self, buffer) -> int:
+        data = self.stream.read(len(buffer))
+        buffer[: len(data)] = data
+        self.at += len(data)
+        return len(data)
 
 
 def page_of(record, name: str, context: Context) -> Record | tuple[str, str, bytes, str | None]:
@@ -96,7 +134,7 @@ def read_epub(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
         with zipfile.ZipFile(io.BytesIO(stream.read())) as book:
             title, chapters = _spine(book)
             data = [(f"{key}/{path}", "", _member(book, path, context), None) for path in chapters]
-    except (*BROKEN, ElementTree.ParseError, KeyError, StopIteration) as e:
+    except (*BROKEN, ElementTree.ParseError, KeyError, IndexError) as e:
         yield Malformed(key, "broken_epub", f"{type(e).__name__}: {e}"[:200])
         return
     texts = []
@@ -119,13 +157,13 @@ def _member(book: zipfile.ZipFile, path: str, context: Context) -> bytes:
 
 def _spine(book: zipfile.ZipFile) -> tuple[str, list[str]]:
     container = ElementTree.fromstring(book.read("META-INF/container.xml"))
-    package_path = next(container.iter("{*}rootfile")).attrib["full-path"]
+    package_path = container.findall(".//{*}rootfile")[0].attrib["full-path"]
     package = ElementTree.fromstring(book.read(package_path))
-    manifest = {item.attrib["id"]: item.attrib["href"] for item in package.iter("{*}item")}
+    manifest = {item.attrib["id"]: item.attrib["href"] for item in package.findall(".//{*}item")}
     folder = posixpath.dirname(package_path)
     chapters = [
         posixpath.normpath(posixpath.join(folder, unquote(manifest[ref.attrib["idref"]])))
-        for ref in package.iter("{*}itemref")
+        for ref in package.findall(".//{*}itemref")
         if ref.attrib.get("linear", "yes") != "no" and ref.attrib["idref"] in manifest
     ]
     title = next((t.text or "" for t in package.iter("{http://purl.org/dc/elements/1.1/}title")), "")
