@@ -147,6 +147,8 @@ def read_files(part: FilePart) -> Iterator[Record]:
                 yield Malformed(f"{name}#end", "decompression_bomb", str(e))
             except (OSError, EOFError, zlib.error) as e:  # cut short: what lies before it counts
                 yield Malformed(f"{name}#end", "broken_archive", f"{type(e).__name__}: {e}"[:200])
+            except Exception as e:  # no file may cost its neighbours, whatever a library raises
+                yield Malformed(f"{name}#end", "unreadable", f"{type(e).__name__}: {e}"[:200])
 
 
 def read_stream(stream: IO[bytes], name: str, context: Context) -> Iterator[Record]:

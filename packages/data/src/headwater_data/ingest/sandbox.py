@@ -78,7 +78,7 @@ class Sandbox:
     def _try(self, items: Sequence[Any]) -> tuple[list[Any], Refused | None]:
         if self.worker is None:
             self.worker = subprocess.Popen(
-                [sys.executable, "-m", __name__, self.function, str(self.memory_bytes)],
+                [sys.executable, "-m", "headwater_data.ingest.sandbox", self.function, str(self.memory_bytes)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             )  # fmt: skip
             self._receive(60.0)  # it is ready: what follows is the items' own time
@@ -151,4 +151,6 @@ def _work(function: str, memory_bytes: int) -> None:
 
 
 if __name__ == "__main__":
-    _work(sys.argv[1], int(sys.argv[2]))
+    from headwater_data.ingest import sandbox  # not this module's second self: its classes travel back
+
+    sandbox._work(sys.argv[1], int(sys.argv[2]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
+from xml.etree import ElementTree
 
 from ...config import ExtractConfig
 from ..html import decode
@@ -22,11 +23,21 @@ class Context:
     sandbox: Sandbox
 
 
+XML_ERRORS = (ElementTree.ParseError, OSError, EOFError, ValueError, LookupError)
+"""What a broken document makes ElementTree raise; LookupError for an encoding that nobody knows."""
+
+
+def is_binary(head: bytes) -> bool:
+    """Whether a file's first bytes are those of no text: NULs in its first line, or one byte in a hundred."""
+    head = head[:4096]
+    return b"\0" in head.partition(b"\n")[0] or head.count(b"\0") > len(head) // 100
+
+
 def whole_text(data: bytes) -> str | None:
     """Text of a file: UTF-8, UTF-16 with its mark, else what detection says; None for what is no text."""
     if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return data.decode("utf-16", "replace")
-    if b"\0" in data[:4096]:
+    if is_binary(data):
         return None
     try:
         return data.decode("utf-8-sig")

@@ -12,9 +12,7 @@ from xml.etree import ElementTree
 
 from ..records import Malformed, Raw, Record
 from ..sandbox import Refused
-from .context import Context
-
-_XML_ERRORS = (ElementTree.ParseError, OSError, EOFError, ValueError)
+from .context import XML_ERRORS, Context
 
 
 def read_mediawiki(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
@@ -38,7 +36,7 @@ def read_mediawiki(stream: IO[bytes], key: str, context: Context) -> Iterator[Re
                 else:
                     yield Raw(name, answer[0], "", {"title": title} if title else {})
             element.clear()
-    except _XML_ERRORS as e:
+    except XML_ERRORS as e:
         yield Malformed(f"{key}#{number:06d}", "broken_xml", str(e)[:200])
 
 
@@ -85,7 +83,7 @@ def read_stackexchange(stream: IO[bytes], key: str, context: Context) -> Iterato
                     (_number(post.get("Score")), post.get("Body", ""))
                 )
             row.clear()
-    except _XML_ERRORS as e:
+    except XML_ERRORS as e:
         broken = Malformed(f"{key}#end", "broken_xml", str(e)[:200])
     for id_, (title, body, score) in questions.items():
         found = sorted(answers.get(id_, []), key=lambda a: -a[0])

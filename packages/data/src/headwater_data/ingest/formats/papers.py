@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 from ..records import Malformed, Raw, Record
 from ..sandbox import Refused
-from .context import Context, whole_text
+from .context import XML_ERRORS, Context, whole_text
 
 _COMMENT = re.compile(r"(?<!\\)%.*$", re.M)
 _DROPPED = re.compile(
@@ -67,7 +67,7 @@ def read_jats(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
             number += 1
             element.clear()
             yield record
-    except (ElementTree.ParseError, OSError, EOFError, ValueError) as e:
+    except XML_ERRORS as e:
         yield Malformed(f"{key}#{number:06d}", "broken_xml", str(e)[:200])
 
 

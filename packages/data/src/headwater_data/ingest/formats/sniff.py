@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 
+from .context import is_binary
+
 _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE | re.MULTILINE | re.DOTALL))
     for name, pattern in (
@@ -43,9 +45,11 @@ def sniff(head: bytes, name: str) -> str:
         return "epub" if head[30:58] == b"mimetypeapplication/epub+zip" else "binary"
     if head.startswith(b"WARC/"):
         return "warc"
+    if _is_json_line(head.lstrip().partition(b"\n")[0]):
+        return "jsonl"
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         text = head.decode("utf-16", "ignore")
-    elif b"\0" in head[:4096]:
+    elif is_binary(head):
         return "binary"
     else:
         text = head.decode("utf-8-sig", "replace")
@@ -56,17 +60,19 @@ def sniff(head: bytes, name: str) -> str:
     return _by_lines(text, name)
 
 
+def _is_json_line(line: bytes) -> bool:
+    try:
+        return line.startswith(b"{") and isinstance(json.loads(line), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
 def _by_lines(text: str, name: str) -> str:
     lines = [line for line in text[:16_000].split("\n")[:200] if line.strip()]
     if not lines:
         return "text"
-    if lines[0].lstrip().startswith("{"):
-        try:
-            if isinstance(json.loads(lines[0]), dict):
-                return "jsonl"
-        except ValueError:
-            if len(lines) == 1 and len(text) > 8_000:  # a first record longer than what was read
-                return "jsonl"
+    if len(lines) == 1 and len(text) > 8_000 and re.match(r'\s*\{\s*"\w+"\s*:', text):
+        return "jsonl"  # a first record longer than what was read
     if sum(bool(_CHAT.match(line)) for line in lines) > 0.5 * len(lines) and len(lines) > 2:
         return "irc"
     from .code import language_of
