@@ -41,7 +41,7 @@ def test_prose_is_told_from_code_and_calibration_helps(trained):
     metrics = json.loads((trained / "metrics.json").read_text())
     assert metrics["auc"] > 0.95
     assert metrics["calibrated"]["error"] < metrics["uncalibrated"]["error"]
-    assert sum(b["documents"] for b in metrics["calibrated"]["bins"]) == sum(
+    assert sum(b["documents"] for b in metrics["calibrated"]["bins"].values()) == sum(
         metrics["documents"][side]["test"] for side in ("positive", "negative")
     )
     verify(trained)

@@ -52,12 +52,12 @@ def decontaminate(run: Run) -> None:
     parts = run.work / "parts"
     fan_out(run, "cut", partial(cut_block, parts, run.work / "spans.parquet", config), shards, config, light=True)
     publish_parts(parts, run.out)
-    counted = [
+    before, after = (
         pl.concat([b.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for b in shards]),
         count_folder(parts),
-    ]
+    )
     rejects = count_rejects(parts)
-    metrics = funnel(*counted, [rejects])
+    metrics = funnel(before, after, [rejects])
     metrics["documents_removed"] = int((rejects["rule"] == "holds_item").sum())
     metrics["documents_cut"] = spans["document"].n_unique() - metrics["documents_removed"]
     metrics["method"], metrics["common_ngrams"] = config.method, len(common)

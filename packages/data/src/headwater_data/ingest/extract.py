@@ -29,7 +29,7 @@ from ..documents import (
     write_part,
 )  # fmt: skip
 from ..fanout import fan_out
-from .files import FORMATS, FilePart, plan_files, read_files
+from .files import FORMATS, FilePart, plan_files, read_files, sandbox_of
 from .readers import READERS, SLICED, Slice
 from .records import Malformed, Raw
 
@@ -104,6 +104,7 @@ def extract_shard(parts: Path, shard: Shard) -> None:
         )  # fmt: skip
 
     read = shard.records
+    sandbox = sandbox_of(config.page_seconds, config.parser_memory_mb)
     for record in read_files(read) if isinstance(read, FilePart) else READERS[source["reader"]](read):
         key = record.key
         if isinstance(record, Malformed):
@@ -120,9 +121,12 @@ def extract_shard(parts: Path, shard: Shard) -> None:
                     "category": source["category"], "url": record.url,
                     "lang": "" if source["language"] == "mul" else source["language"],
                     "licence": source["licence"],
-                    "meta": json.dumps(record.meta, ensure_ascii=False, sort_keys=True),
+                    "meta": json.dumps(
+                        {k: v for k, v in record.meta.items() if k != "whole"}, ensure_ascii=False, sort_keys=True
+                    ),
                 }
             )  # fmt: skip
+    sandbox.close()  # and waited for: what it cost is counted with this process
     if rejects:
         write_part(parts / "rejects" / part_name(shard.number), pl.DataFrame(rejects, schema=REJECTS))
     write_part(parts / part_name(shard.number), pl.DataFrame(rows, schema=dict.fromkeys(SCHEMA.names, pl.String)))

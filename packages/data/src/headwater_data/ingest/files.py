@@ -113,7 +113,7 @@ def _starts_warc(data: bytes) -> bool:
 
 @cache
 def sandbox_of(seconds: float, memory_mb: int) -> Sandbox:
-    """This process's worker for parsers; it ends when this process does."""
+    """This process's worker for parsers; it starts with its first item, and again after `close`."""
     return Sandbox("headwater_data.ingest.parsers:parse", seconds, memory_mb * 1_000_000)
 
 

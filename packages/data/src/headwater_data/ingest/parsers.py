@@ -50,7 +50,7 @@ def _trafilatura(html: str) -> tuple[str, str]:
     import trafilatura
 
     found = trafilatura.bare_extraction(html, favor_precision=False, include_comments=False, with_metadata=True)
-    return (found.text or "", found.title or "") if found is not None else ("", "")
+    return ("", "") if found is None or isinstance(found, dict) else (found.text or "", found.title or "")
 
 
 def _justext(html: str) -> tuple[str, str]:

@@ -44,6 +44,7 @@ class Sandbox:
     def __init__(self, function: str, seconds: float, memory_bytes: int):
         self.function, self.seconds, self.memory_bytes = function, seconds, memory_bytes
         self.worker: subprocess.Popen | None = None
+        self.broken = False  # it has not answered: it is not asked to end, but ended
 
     def __enter__(self) -> Sandbox:
         return self
@@ -54,12 +55,14 @@ class Sandbox:
     def close(self) -> None:
         """End the worker."""
         if self.worker is not None:
+            with contextlib.suppress(OSError):
+                self.worker.stdin.close()  # type: ignore[union-attr]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.worker.wait(0.0 if self.broken else 5.0)
             self.worker.kill()
             self.worker.wait()
-            for pipe in (self.worker.stdin, self.worker.stdout):
-                with contextlib.suppress(OSError):
-                    pipe.close()  # type: ignore[union-attr]
-            self.worker = None
+            self.worker.stdout.close()  # type: ignore[union-attr]
+            self.worker, self.broken = None, False
 
     def map(self, items: Sequence[Any]) -> list[Any]:
         """The result of each item, or the `Refused` that stands for it.
@@ -88,6 +91,7 @@ class Sandbox:
             for _ in items:
                 answers.append(self._receive(self.seconds))
         except TimeoutError:
+            self.broken = True
             self.close()
             return answers, Refused("extractor_timeout", f"more than {self.seconds:g} s")
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):

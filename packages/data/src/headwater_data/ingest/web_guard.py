@@ -26,14 +26,14 @@ def guarded_connection(address: tuple[str, int], timeout=None, source_address=No
     host, port = address
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     for *_, place in found:
-        ip = ipaddress.ip_address(place[0].split("%")[0])
+        ip = ipaddress.ip_address(str(place[0]).split("%")[0])
         inner = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None) or ip
         if not inner.is_global or inner.is_multicast:
             raise PrivateAddress(f"{host} is {ip}, which is not public")
     last: OSError = OSError(f"{host}: no address")
     for *_, place in found:  # connect to what was checked: the name is not resolved again
         try:
-            return socket.create_connection(place[:2], timeout, source_address)
+            return socket.create_connection((str(place[0]), port), timeout, source_address)
         except OSError as e:
             last = e
     raise last

@@ -10,7 +10,6 @@ is filter's business.
 
 from __future__ import annotations
 
-import os
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -27,12 +26,14 @@ from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..config import ClassifierConfig
 from ..documents import blocks, read_json, work_of
+from ..ingest.sandbox import Refused, Sandbox
 from .language import load_fasttext
 from .ngrams import estimate, write_arpa
 
 POSITIVE, NEGATIVE = "__label__hq", "__label__raw"
 MODEL, SETTINGS, ARPA = "model.bin", "model.json", "positives.arpa"
 BINS = 10
+DAY, ANY_MEMORY = 86_400.0, 1 << 46
 LEAST = 20  # documents a side
 
 
@@ -61,8 +62,8 @@ def classifier(run: Run) -> None:
         ]
         path.write_text("\n".join(lines) + "\n", encoding="utf-8")
         run.log(f"{len(lines)} documents to train on, {len(sample.texts) - len(lines)} to calibrate and test")
-        model = _train(path, config)
-    model.save_model(str(run.out / MODEL))
+        _train(path, run.out / MODEL, config)
+    model = load_fasttext(run.out / MODEL)
     raw = probabilities(model, sample.texts, POSITIVE)
     a, b = fit_platt(raw[sample.split == 1], sample.positive[sample.split == 1])
     settings = {"label": POSITIVE, "max_characters": config.max_characters, "platt": [a, b]}
@@ -143,21 +144,25 @@ def fasttext_line(text: str) -> str:
     return " ".join(text.lower().replace("__label__", "label ").split())
 
 
-def _train(path: Path, config: ClassifierConfig):
+def _train(path: Path, out: Path, config: ClassifierConfig) -> None:
+    """Train in a fresh process: fastText's sums depend in their last bits on where its arrays lie in memory, and those
+    of equal fresh processes lie alike."""
+    with Sandbox(f"{__name__}:train_file", DAY, ANY_MEMORY) as worker:
+        (answer,) = worker.map([(str(path), str(out), config.model_dump())])
+    if isinstance(answer, Refused):
+        raise UserError(f"classifier: fastText could not train ({answer.rule}: {answer.detail})")
+
+
+def train_file(task: tuple[str, str, dict]) -> None:
+    """Train on a file of labelled lines and save the model: (file, model, settings)."""
     import fasttext
 
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    kept = os.dup(2)
-    try:
-        os.dup2(quiet, 2)  # fastText's progress bar does not ask
-        return fasttext.train_supervised(
-            input=str(path), lr=config.lr, dim=config.dim, epoch=config.epochs, wordNgrams=config.word_ngrams,
-            bucket=config.buckets, minCount=2, thread=1, seed=config.seed, verbose=0,
-        )  # fmt: skip
-    finally:
-        os.dup2(kept, 2)
-        os.close(quiet)
-        os.close(kept)
+    path, out, config = task
+    model = fasttext.train_supervised(
+        input=path, lr=config["lr"], dim=config["dim"], epoch=config["epochs"], wordNgrams=config["word_ngrams"],
+        bucket=config["buckets"], minCount=2, thread=1, seed=config["seed"], verbose=0,
+    )  # fmt: skip
+    model.save_model(out)
 
 
 def probabilities(model, lines: list[str], label: str) -> np.ndarray:
@@ -197,12 +202,12 @@ def auc(scores: np.ndarray, truth: np.ndarray) -> float:
 def reliability(scores: np.ndarray, truth: np.ndarray) -> dict:
     """Expected calibration error (Guo et al. 2017, section 2; ten equal bins), Brier score, and the bins."""
     places = np.minimum((scores * BINS).astype(int), BINS - 1)
-    bins = [
-        {"documents": int(here.sum()), "score": round(float(scores[here].mean()), 4),
-         "positive": round(float(truth[here].mean()), 4)}
+    bins = {
+        f"from_{i / BINS:.1f}": {"documents": int(here.sum()), "score": round(float(scores[here].mean()), 4),
+                                 "positive": round(float(truth[here].mean()), 4)}
         for i in range(BINS) if (here := places == i).any()
-    ]  # fmt: skip
-    error = sum(b["documents"] * abs(b["score"] - b["positive"]) for b in bins) / len(scores)
+    }  # fmt: skip
+    error = sum(b["documents"] * abs(b["score"] - b["positive"]) for b in bins.values()) / len(scores)
     return {"error": round(error, 6), "brier": round(float(np.mean((scores - truth) ** 2)), 6), "bins": bins}
 
 

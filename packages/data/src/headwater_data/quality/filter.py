@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import polars as pl
 
@@ -21,7 +22,7 @@ def base_id(id_: str) -> str:
     return _PIECE.sub("", id_)
 
 
-def flagged(documents: pl.DataFrame, judged: pl.DataFrame, flags: dict[str, str]) -> pl.DataFrame:
+def flagged(documents: pl.DataFrame, judged: pl.DataFrame, flags: Mapping[str, str]) -> pl.DataFrame:
     """The verdicts with what people said: `keep` overrules every rule, `drop` and `wrong_extraction` remove."""
     if not flags:
         return judged

@@ -42,7 +42,8 @@ def read_subtitles(stream: IO[bytes], key: str, context: Context) -> Iterator[Re
     except Exception as e:  # pysubs2 raises its own and ValueError, IndexError on broken times
         yield Malformed(key, "broken_subtitles", type(e).__name__)
         return
-    out, last = [], 0
+    out: list[str] = []
+    last = 0
     for event in events:
         words = " ".join(re.sub(r"<[^>]*>", "", event.plaintext).split())
         if words:
