@@ -121,7 +121,7 @@ def own_minhash_stage(path: str, limit: str) -> dict:
     import polars as pl
 
     from headwater_data.config import DedupConfig
-    from headwater_data.dedup.dedup import sign_block
+    from headwater_data.dedup.sign import NumberedBlock, sign_block
     from headwater_data.documents import blocks, write_part
 
     with tempfile.TemporaryDirectory() as folder:
@@ -131,7 +131,8 @@ def own_minhash_stage(path: str, limit: str) -> dict:
 
         def work(where: str) -> dict:
             for block in blocks(Path(folder) / where):
-                sign_block(Path(folder) / "out" / where, DedupConfig(), block)
+                numbered = NumberedBlock(block, block.number, 0, block.rows(), False)
+                sign_block(Path(folder) / "out" / where, DedupConfig(), numbered)
             return {"documents": len(documents)}
 
         work("few")
@@ -213,7 +214,7 @@ def own_warc(path: str) -> dict:
             pages, measured, kept = Path(out) / "pages", Path(out) / "measured", 0
             extract_shard(pages, Shard(0, Slice(folder, source, 0, stop, ExtractConfig(workers=1))))
             for block in blocks(pages):
-                measure_block(measured, None, SignalsConfig(workers=1), block)
+                measure_block(measured, None, None, SignalsConfig(workers=1), block)
             for block in blocks(measured):
                 documents = block.read()
                 keep = documents.filter(verdicts(documents, rules)[0]["rule"].is_null())

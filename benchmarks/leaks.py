@@ -34,6 +34,19 @@ def _typography(words: list[str], rng: random.Random) -> list[str]:
     return [rng.choice((w.upper(), f"({w})", f"{w},\n\n", w)) for w in words]
 
 
+CHANGED: list[str] = [
+    "rather",
+    "quite",
+    "indeed",
+    "somewhat",
+    "perhaps",
+    "certain",
+    "several",
+    "other",
+    "various",
+    "also",
+    "thus",
+]
 DISGUISES: dict[str, Callable[[list[str], random.Random], list[str]]] = {
     "verbatim": lambda words, rng: words,
     "typography": _typography,  # capitals, brackets, commas, line ends
@@ -47,7 +60,6 @@ DISGUISES: dict[str, Callable[[list[str], random.Random], list[str]]] = {
         rng.choice(CHANGED) if i % 4 == 2 else w for i, w in enumerate(words)
     ],
 }
-CHANGED = ["rather", "quite", "indeed", "somewhat", "perhaps", "certain", "several", "other", "various", "also", "thus"]
 
 
 def run(quick: bool) -> list[Row]:
