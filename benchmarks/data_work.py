@@ -214,7 +214,7 @@ def own_warc(path: str) -> dict:
             pages, measured, kept = Path(out) / "pages", Path(out) / "measured", 0
             extract_shard(pages, Shard(0, Slice(folder, source, 0, stop, ExtractConfig(workers=1))))
             for block in blocks(pages):
-                measure_block(measured, None, None, SignalsConfig(workers=1), block)
+                measure_block(measured, None, None, None, SignalsConfig(workers=1), block)
             for block in blocks(measured):
                 documents = block.read()
                 keep = documents.filter(verdicts(documents, rules)[0]["rule"].is_null())

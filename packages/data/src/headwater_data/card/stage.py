@@ -13,14 +13,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
+import polars as pl
+import pyarrow.parquet as pq
 from markupsafe import Markup
 
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..config.card import CardConfig
+from ..harm.identity import analyse
 from . import facts
 from .samples import Sample, draw
 
@@ -56,6 +60,8 @@ def card(run: Run) -> None:
         "duplicates": facts.copies(run.inputs["deduped"]) if "deduped" in run.inputs else None,
         "benchmark_overlap": metrics.get("clean", {}).get("tasks"),
         "languages_found": _languages(run),
+        "harmful_language": _harm(run),
+        "identity": analyse(_texts(run.inputs["corpus"])),
         "quality_classifier": _classifier(run),
     }
     write_atomic(run.out / "card.json", facts.as_json(described))
@@ -78,6 +84,28 @@ def card(run: Run) -> None:
         }
     )  # fmt: skip
     run.log(f"{len(samples)} samples of {len(_strata(samples))} strata; open {run.out.name}/card.html and browse.html")
+
+
+def _texts(corpus: Path) -> Iterator[pl.Series]:
+    for path in sorted((corpus / "train").glob("part-*.parquet")):
+        for batch in pq.ParquetFile(path).iter_batches(2000, columns=["text"]):
+            yield pl.from_arrow(batch)["text"]  # type: ignore[index]
+
+
+def _harm(run: Run) -> dict | None:
+    """What the word lists and the classifier found among the documents that were measured."""
+    if "signals" not in run.inputs:
+        return None
+    table = pl.scan_parquet(run.inputs["signals"] / "part-*.parquet")
+    if "harm_words" not in table.collect_schema():
+        return None
+    row = table.select(
+        pl.col("harm_words").count().alias("documents_with_a_list"),
+        (pl.col("harm_words") > 0).sum().alias("documents"),
+        pl.col("harm_words").sum().alias("words"), pl.col("harm_score").count().alias("documents_classified"),
+        (pl.col("harm_score") > 0.5).sum().alias("documents_above_half"),
+    ).collect(engine="streaming").row(0, named=True)  # fmt: skip
+    return {name: int(value) for name, value in row.items()}
 
 
 def _languages(run: Run) -> dict | None:

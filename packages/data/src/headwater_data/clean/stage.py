@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import polars as pl
+import xxhash
 
 from .._contracts.stage import Run
 from ..config.clean import EDITS, CleanConfig, Steps
@@ -28,6 +29,7 @@ from ..documents import (
     write_split,
 )  # fmt: skip
 from ..fanout import fan_out
+from ..harm.modification import counterfactual, neutral_terms
 from . import line_rules, normalise
 from .privacy import find_private, mask
 
@@ -68,9 +70,12 @@ def clean_block(parts: Path, repeated: Path, config: CleanConfig, block: Block) 
         key: config.steps_for(*key) for key in documents.select("source", "category").unique(maintain_order=True).rows()
     }
     texts, counts, lost = [], [], []
-    for source, category, url, text in documents.select("source", "category", "url", "text").iter_rows():
+    columns = documents.select("id", "source", "category", "url", "lang", "text")
+    for id_, source, category, url, lang, text in columns.iter_rows():
         site = site_of(url, source)
-        edited, edits, share = clean_text(text, steps[source, category], config, sites.get(site, NO_LINES))
+        edited, edits, share = clean_text(
+            text, steps[source, category], config, sites.get(site, NO_LINES), half(id_, lang)
+        )
         texts.append(edited)
         counts.append(edits)
         lost.append(share)
@@ -88,9 +93,17 @@ def clean_block(parts: Path, repeated: Path, config: CleanConfig, block: Block) 
 
 
 def clean_text(
-    text: str, steps: Steps, config: CleanConfig, repeated: frozenset[int] | set[int] = NO_LINES
+    text: str,
+    steps: Steps,
+    config: CleanConfig,
+    repeated: frozenset[int] | set[int] = NO_LINES,
+    swapped: bool = False,
 ) -> tuple[str, Counter[str], float]:
     """One text through its steps.
+
+    Args:
+        repeated: keys of the lines that the document's site repeats.
+        swapped: whether it is of the half that `counterfactual` swaps.
 
     Returns:
         The text, the number of edits a step, and the share of words that RefinedWeb's line rules took (0 without them).
@@ -106,10 +119,13 @@ def clean_text(
         ("emoji", normalise.name_emoji),
         ("misspellings", normalise.correct_misspellings),
         ("site_lines", lambda t: line_rules.site_lines(t, repeated)),
+        ("neutral_terms", neutral_terms),
         ("c4_lines", lambda t: line_rules.c4_lines(t, steps.c4_terminal)),
     ):
         if getattr(steps, name):
             text, edits[name] = edit(text)
+    if steps.counterfactual and swapped:
+        text, edits["counterfactual"] = counterfactual(text, steps.counterfactual_names)
     if steps.refinedweb_lines:
         text, edits["refinedweb_lines"], share = line_rules.refinedweb_lines(text)
     if steps.blanks:
@@ -119,6 +135,11 @@ def clean_text(
         text = mask(text, spans, config.pseudonyms)
         edits.update(kind for _, _, kind, _ in spans)
     return text, edits, share
+
+
+def half(id_: str, lang: str) -> bool:
+    """Whether a document is of the half that `counterfactual` swaps: an English one, by hash."""
+    return lang in ("en", "") and xxhash.xxh3_64_intdigest(f"counterfactual {id_}") % 2 == 0
 
 
 def site_of(url: str, source: str) -> str:

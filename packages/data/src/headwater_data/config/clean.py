@@ -26,6 +26,11 @@ class Steps(Config):
     c4_terminal: bool = Field(False, description="with c4_lines: drop lines that end without punctuation, too")
     refinedweb_lines: bool = Field(False, description="drop RefinedWeb's lines: upper case, numbers, counters")
     site_lines: bool = Field(False, description="drop lines that many documents of one site share")
+    neutral_terms: bool = Field(False, description="policeman to police officer, and the like; English")
+    counterfactual: bool = Field(
+        False, description="swap the genders in half of the documents, chosen by hash of the id; English"
+    )
+    counterfactual_names: bool = Field(False, description="with counterfactual: first names too, in fixed pairs")
     email: bool = Field(True, description="mask e-mail addresses")
     phone: bool = Field(True, description="mask phone numbers that are valid with their country code or area")
     ip: bool = Field(True, description="mask global IP addresses; private ones are nobody's")
@@ -38,7 +43,7 @@ class Steps(Config):
 PRIVATE = ("email", "phone", "ip", "card", "iban", "national_id", "secret")
 """The steps that mask."""
 
-EDITS = tuple(name for name in Steps.model_fields if name != "c4_terminal")
+EDITS = tuple(name for name in Steps.model_fields if name not in ("c4_terminal", "counterfactual_names"))
 """Names of the steps: each has a column `clean_NAME` with the number of its edits in a document."""
 
 

@@ -70,6 +70,12 @@ class OwnModel(Config):
 class SignalsConfig(Fanned):
     """signals"""
 
+    harm_classifier: str = Field(
+        "", description="any classifier of harmful text for harm_score, `module:function` of texts to scores in [0, 1]"
+    )
+    harm_level: Literal["document", "line"] = Field(
+        "document", description="line: harm_score is that of the worst line"
+    )
     quality_model: OwnModel = Field(default_factory=OwnModel, description="any fastText classifier for quality_score")
 
     language_characters: int = Field(

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from .._contracts.config import Config
 
-Role = Literal["corpus", "items", "instructions", "preferences", "weights"]
+Role = Literal["corpus", "items", "instructions", "preferences", "weights", "wordlists"]
 Category = Literal["academic", "internet", "prose", "dialogue", "misc"]
 Reader = Literal[
     "auto", "html", "text", "markdown", "code", "dialogue", "dictd", "r-text", "jsonl", "lines", "raw",
@@ -26,10 +26,12 @@ class SourceConfig(Config):
     category: Category = Field(description="one of the Pile's five: academic, internet, prose, dialogue, misc")
     licence: str = Field(description="licence as the package states it (SPDX identifier where there is one)")
     language: str = Field("en", description="ISO 639-1 code, or `mul` for several")
-    kind: Literal["pypi", "deb", "local", "url"] = Field(description="how it is fetched")
-    package: str | None = Field(None, description="package name (pypi, deb)")
-    version: str | None = Field(None, description="version; needed for pypi; for deb none takes what is served")
-    sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description="of the fetched file; needed for pypi")
+    kind: Literal["pypi", "deb", "npm", "local", "url"] = Field(description="how it is fetched")
+    package: str | None = Field(None, description="package name (pypi, deb, npm)")
+    version: str | None = Field(None, description="version; needed for pypi and npm; for deb none takes what is served")
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of the fetched file; needed for pypi and npm"
+    )
     dist: Literal["wheel", "sdist"] = Field("wheel", description="which file of a Python package")
     path: str | None = Field(None, description="local: a file, folder, glob, or stdlib: token")
     url: str | None = Field(None, description="url: any address fsspec opens (file, http, s3, hf)")
@@ -48,6 +50,7 @@ class SourceConfig(Config):
         needed = {
             "pypi": ("package", "version", "sha256"),
             "deb": ("package",),
+            "npm": ("package", "version", "sha256"),
             "local": ("path",),
             "url": ("url",),
         }[self.kind]

