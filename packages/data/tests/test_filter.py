@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from headwater_data._contracts.errors import UsageError
 from headwater_data.config import FilterConfig, RuleConfig, published_rules
 from headwater_data.quality.heuristics import SIGNALS
+from headwater_data.quality.language import LanguageIdentifier
 
 RULES = {
     "short": {"signal": "gopher_words", "remove_if": "<", "threshold": 50, "categories": ["internet"]},
@@ -100,3 +101,19 @@ def test_a_threshold_may_differ_by_language(tmp_path, measured):
     out = run_stage("filter", tmp_path, {"documents": measured}, rules={"short": rule}, published=False)
     rejects = pl.read_parquet(out / "rejects/*.parquet").sort("id")
     assert rejects.select("id", "value", "threshold").rows() == [("novel/d0", 2.0, 3.0), ("web/d1", 2.0, 3.0)]
+
+
+class ByLetter(LanguageIdentifier):
+    """German is what has an umlaut."""
+
+    def __init__(self):
+        pass
+
+    def __call__(self, text: str, characters: int) -> tuple[str, float]:
+        return ("de" if "ü" in text[:characters] else "en"), 1.0
+
+
+def test_documents_in_several_languages_are_flagged():
+    english, german = "the quick brown fox " * 50, "für überall genügt " * 50
+    share = [ByLetter().share(t, "en", 500, 4) for t in (english * 4, english * 2 + german * 2, english[:300])]
+    assert share == [1.0, 0.5, 1.0]

@@ -82,6 +82,9 @@ class SignalsConfig(Fanned):
         1_000, ge=50, description="language is told from so many first characters: 3.9 times cheaper than whole text, "
         "same label for 98.65% of documents (measured)"
     )  # fmt: skip
+    language_windows: int = Field(
+        4, ge=1, description="longer texts are asked in so many places for language_share, which flags mixed ones"
+    )
     definitions: Definitions = Field(default_factory=Definitions, description="what the published rules leave open")
 
 

@@ -63,3 +63,17 @@ class LanguageIdentifier:
             return "und", 0.0
         labels, probabilities = self.model.predict(line)
         return labels[0].removeprefix("__label__"), min(float(probabilities[0]), 1.0)
+
+    def share(self, text: str, label: str, characters: int, windows: int) -> float:
+        """Share of a text's windows that are in the language `label`; 1 for a text of one window.
+
+        Args:
+            characters: of a window; the windows lie evenly over the text, the first at its start.
+            windows: at most.
+        """
+        count = min(len(text) // characters, windows)
+        if count < 2:
+            return 1.0
+        step = (len(text) - characters) // (count - 1)
+        found = [self(text[i * step : i * step + characters], characters)[0] for i in range(1, count)]
+        return (1 + found.count(label)) / count

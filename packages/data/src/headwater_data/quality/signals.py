@@ -87,15 +87,22 @@ def measure_block(
     texts = documents["text"].to_list()
     if weights is None:
         language = documents["lang"].replace("", "und").alias("language")
+        share = pl.Series("language_share", [None] * len(texts), pl.Float64)
         score = pl.Series("language_score", [None] * len(texts), pl.Float64)
     else:
         identify = LanguageIdentifier(weights)
         found = [identify(text, config.language_characters) for text in texts]
         language = pl.Series("language", [label for label, _ in found], pl.String)
         score = pl.Series("language_score", [p for _, p in found], pl.Float64)
+        size, windows = config.language_characters, config.language_windows
+        shares = [identify.share(text, label, size, windows) for text, (label, _) in zip(texts, found, strict=True)]
+        share = pl.Series("language_share", shares, pl.Float64)
     declared = documents["lang"]
     measured = documents.with_columns(
-        lang=pl.when(declared == "").then(language).otherwise(declared), language=language, language_score=score
+        lang=pl.when(declared == "").then(language).otherwise(declared),
+        language=language,
+        language_score=score,
+        language_share=share,
     ).hstack(measure(documents["text"], config.definitions))
     measured = measured.hstack(_harm(documents["text"], language, lists, config))
     if quality is not None:
