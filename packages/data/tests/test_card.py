@@ -82,7 +82,7 @@ def test_tokens_are_estimated_with_a_tokenizer(tmp_path, lineage):
     inputs = {**{k: v for k, v in lineage.items() if k != "card"}, "tokenizer": tmp_path / "tok"}
     card = json.loads((run_stage("card", tmp_path, inputs) / "card.json").read_text())
     words = sum(len(t.split()) for t in pl.read_parquet(lineage["extracted"] / "part-*.parquet")["text"])
-    assert card["funnel"][0]["tokens_in"] == pytest.approx(words, rel=1e-3)
+    assert card["funnel"][0]["tokens_in"] == pytest.approx(words, rel=0.05)
 
 
 class Browser:

@@ -70,8 +70,9 @@ def _hash_words(data, offsets, classes, lower, hashes, counts):
 
 def word_spans(text: str) -> list[tuple[int, int]]:
     """Where the words of `text.lower()` stand in `text`: lower case can be longer (İ becomes two characters)."""
-    if text.isascii():
-        return [match.span() for match in WORD.finditer(text)]
+    low = text.lower()
+    if len(low) == len(text):  # no letter became two
+        return [match.span() for match in WORD.finditer(low)]
     origin = [i for i, c in enumerate(text) for _ in c.lower()]
     found = WORD.finditer("".join(c.lower() for c in text))
     return [(origin[m.start()], origin[m.end() - 1] + 1) for m in found]

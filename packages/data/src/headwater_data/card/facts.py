@@ -19,6 +19,8 @@ STEPS = {
 }  # fmt: skip
 """Input -> the step that made it, in order."""
 
+TOKEN_CHARACTERS = 4_000  # of each sampled document: its rate is known by then
+
 
 def tokens_per_byte(extracted: Path, tokenizer: Path | None, documents: int, seed: int) -> dict[str, float] | None:
     """source -> tokens a byte of text, counted on a sample; `*` over all. None without a tokenizer."""
@@ -39,10 +41,12 @@ def tokens_per_byte(extracted: Path, tokenizer: Path | None, documents: int, see
     )
     counts: dict[str, list[int]] = {}
     for source, text in texts.sort("id").select("source", "text").iter_rows():
+        text = text[:TOKEN_CHARACTERS]
+        tokens, size = len(encoder.encode(text, add_special_tokens=False).ids), len(text.encode())
         for name in (source, "*"):
             entry = counts.setdefault(name, [0, 0])
-            entry[0] += len(encoder.encode(text, add_special_tokens=False).ids)
-            entry[1] += len(text.encode())
+            entry[0] += tokens
+            entry[1] += size
     return {name: tokens / max(size, 1) for name, (tokens, size) in counts.items()}
 
 
