@@ -58,6 +58,13 @@ def run(quick: bool) -> list[Row]:
                    ("datatrove", ("datatrove_chain", path, few), "datatrove 0.10.1"), 30.0),
             *(beside(f"the same chain, beside {name} alone", ("own_chain", path, many),
                      ("datatrove", ("datatrove_one", path, few, name), "datatrove 0.10.1"), None) for name in FILTERS),
+            *(beside(f"the same chain, beside {name} alone", ("own_chain", path, many),
+                     ("dolma", ("dolma_tagger", path, few, name), "dolma 1.2.1"), None)
+              for name in ("gopher_v1", "c4_v2")),
+            beside("private data: e-mail, phone, IP", ("own_privacy", path, many, "email,phone,ip"),
+                   ("dolma", ("dolma_tagger", path, few, "pii_regex_with_counts_fast_v2"), "dolma 1.2.1"), None),
+            beside("private data: all seven kinds", ("own_privacy", path, many, "all"),
+                   ("dolma", ("dolma_tagger", path, few, "pii_regex_with_counts_fast_v2"), "dolma 1.2.1"), None),
             beside("MinHash signature stage, 14 x 8, word 5-grams", ("own_minhash_stage", path, many),
                    ("datatrove", ("datatrove_minhash_stage", path, few), "datatrove 0.10.1"), 25.0),
             beside("MinHash 128 with shingling", ("own_minhash", path, many, "128"),

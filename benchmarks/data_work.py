@@ -41,10 +41,10 @@ def own_chain(path: str, limit: str) -> dict:
     import polars as pl
 
     from headwater_data.config import published_rules
-    from headwater_data.quality.heuristics import measure
+    from headwater_data.quality.heuristics import SIGNALS, measure
     from headwater_data.quality.rules import verdicts
 
-    rules = {n: r for n, r in published_rules().items() if n.startswith(("gopher_", "c4_", "fineweb_"))}
+    rules = {n: r for n, r in published_rules().items() if r.signal in SIGNALS}
 
     def work(texts) -> dict:
         frame = measure(texts).with_columns(category=pl.lit("internet"), source=pl.lit("web"))
@@ -92,6 +92,41 @@ def datatrove_one(path: str, limit: str, name: str) -> dict:
 
     def work(texts) -> dict:
         return {"documents": len(texts), "kept": sum(only.filter(Document(text=t, id="")) is True for t in texts)}
+
+    texts = texts_of(path, limit).to_list()
+    work(texts[:20])
+    return timed(work, texts)
+
+
+def dolma_tagger(path: str, limit: str, name: str) -> dict:
+    """One of dolma's taggers."""
+    import dolma.taggers  # noqa: F401  registers them
+    from dolma.core.data_types import Document
+    from dolma.core.registry import TaggerRegistry
+
+    tagger = TaggerRegistry.get(name)()
+
+    def work(texts) -> dict:
+        return {"documents": len(texts), "spans": sum(len(tagger.predict(Document("b", "", t)).spans) for t in texts)}
+
+    texts = texts_of(path, limit).to_list()
+    work(texts[:20])
+    return timed(work, texts)
+
+
+# ---- private data --------------------------------------------------------------------------------------------------
+
+
+def own_privacy(path: str, limit: str, kinds: str) -> dict:
+    """find_private for some kinds (comma between them) or `all`."""
+    from headwater_data.clean.privacy import find_private
+    from headwater_data.config.clean import PRIVATE, Steps
+
+    wanted = PRIVATE if kinds == "all" else kinds.split(",")
+    steps = Steps(**{kind: kind in wanted for kind in PRIVATE})
+
+    def work(texts) -> dict:
+        return {"documents": len(texts), "spans": sum(len(find_private(t, steps, "US")) for t in texts)}
 
     texts = texts_of(path, limit).to_list()
     work(texts[:20])
@@ -202,10 +237,11 @@ def own_warc(path: str) -> dict:
     from headwater_data.documents import blocks, write_part
     from headwater_data.ingest.extract import Shard, extract_shard
     from headwater_data.ingest.readers import Slice
+    from headwater_data.quality.heuristics import SIGNALS
     from headwater_data.quality.rules import verdicts
     from headwater_data.quality.signals import measure_block
 
-    rules = {n: r for n, r in published_rules().items() if n.startswith(("gopher_", "c4_", "fineweb_"))}
+    rules = {n: r for n, r in published_rules().items() if r.signal in SIGNALS}
     folder = Path(path).parent
     source = json.loads((folder / "source.json").read_text())
 

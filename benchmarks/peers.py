@@ -14,6 +14,7 @@ PEERS = {
     "datatrove": ["datatrove[processing]==0.10.1", "spacy==3.8.18", "warcio==1.8.1", "faust-cchardet",
                   "python-magic", "orjson", "polars", "rensa==0.5.0",
                   "datasketch==2.0.0"],
+    "dolma": ["dolma==1.2.1", "polars"],
 }  # fmt: skip
 """Name -> what is installed; the names are the environments' folders below work/peers."""
 
