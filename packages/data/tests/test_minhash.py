@@ -56,6 +56,29 @@ def test_recall_follows_the_curve_of_bands_and_rows(similarity):
     assert jaccard(np.sort(parts[0]), np.sort(parts[1])) == pytest.approx(similarity, abs=0.01)
 
 
+def test_recall_on_edited_real_text_follows_the_curve(topics):
+    """Pieces of real text against themselves with every k-th word changed: found pairs by their true Jaccard."""
+    pieces = [
+        " ".join(words[i : i + 150]) for t in topics for words in [t.split()] for i in range(0, len(words) - 150, 75)
+    ]
+    texts, bands, rows = [], 14, 8
+    for number, piece in enumerate(pieces):
+        words, every = piece.split(), (12, 20, 35, 60)[number % 4]
+        texts += [piece, " ".join(f"w{number}" if i % every == every // 2 else w for i, w in enumerate(words))]
+    hashes, starts = shingles(word_stream(texts), 5)
+    keys = band_keys(signatures(hashes, starts, bands * rows, seed=4), bands, rows)
+    met = (keys[0::2] == keys[1::2]).any(axis=1)
+    sets = [np.unique(hashes[a:b]) for a, b in zip(starts, starts[1:], strict=False)]
+    true = np.array([jaccard(a, b) for a, b in zip(sets[0::2], sets[1::2], strict=True)])
+    curve = 1 - (1 - true**rows) ** bands
+    assert len(true) > 400
+    for low in (0.4, 0.55, 0.7, 0.8):
+        here = (true >= low) & (true < low + 0.15)
+        expected, count = curve[here].mean(), int(here.sum())
+        assert count > 50
+        assert abs(met[here].mean() - expected) < 4 * np.sqrt(expected * (1 - expected) / count) + 0.02, low
+
+
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=40))
 def test_buckets_connect_all_their_members_and_nobody_else(values):
     keys = np.array(values, np.uint64)
