@@ -21,13 +21,15 @@ MADE = {
     "items": ("eval", "items", {"sources": "sources"}),
     "extracted": ("data", "extract", {"sources": "sources"}),
     "edited": ("data", "clean", {"documents": "extracted"}),
-    "signals": ("data", "signals", {"documents": "edited", "sources": "sources"}),
+    "classifier": ("data", "classifier", {"documents": "edited"}),
+    "signals": ("data", "signals", {"documents": "edited", "sources": "sources", "classifier": "classifier"}),
     "filtered": ("data", "filter", {"documents": "signals"}),
     "deduped": ("data", "dedup", {"documents": "filtered"}),
     "clean": ("data", "decontaminate", {"documents": "deduped", "items": "items"}),
     "corpus": ("data", "mix", {"documents": "clean"}),
     "tokenizer": ("tokenizer", "train", {"corpus": "corpus"}),
     "tokens": ("tokenizer", "encode", {"corpus": "corpus", "tokenizer": "tokenizer"}),
+    "card": ("data", "card", {"extracted": "extracted", "corpus": "corpus", "tokenizer": "tokenizer"}),
     "plan": ("model", "plan", {"tokens": "tokens"}),
     "checkpoint": ("model", "pretrain", {"tokens": "tokens", "plan": "plan", "tokenizer": "tokenizer"}),
     "base": ("model", "export", {"checkpoint": "checkpoint", "tokenizer": "tokenizer"}),
@@ -41,9 +43,9 @@ MADE = {
     "results-sft": ("eval", "evaluate", {"model": "sft", "items": "items", "corpus": "corpus"}),
     "results-ppo": ("eval", "evaluate", {"model": "ppo", "items": "items", "corpus": "corpus"}),
 }
-ORDER = ["sources", "items", "extracted", "edited", "signals", "filtered", "deduped", "clean", "corpus", "tokenizer",
-         "tokens", "plan", "checkpoint", "base", "compressor", "instructions", "preferences", "sft", "reward", "ppo",
-         "results-base", "results-sft", "results-ppo"]  # fmt: skip
+ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
+         "corpus", "tokenizer", "card", "tokens", "plan", "checkpoint", "base", "compressor",
+         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo"]  # fmt: skip
 
 
 class SmallRun:
