@@ -45,7 +45,8 @@ MADE = {
 }
 ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
          "corpus", "tokenizer", "card", "tokens", "plan", "checkpoint", "base", "compressor",
-         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo"]  # fmt: skip
+         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo"
+]  # fmt: skip
 
 
 class SmallRun:
