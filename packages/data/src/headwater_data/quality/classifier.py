@@ -145,8 +145,9 @@ def fasttext_line(text: str) -> str:
 
 
 def _train(path: Path, out: Path, config: ClassifierConfig) -> None:
-    """Train in a fresh process: fastText's sums depend in their last bits on where its arrays lie in memory, and those
-    of equal fresh processes lie alike."""
+    """Train in a fresh process. With one thread fastText sets a tenth of its input matrix and leaves the rest as the
+    memory was (DenseMatrix::uniform); pages that are new to a process are zeros, used ones can hold anything: other
+    results each time, or NaN."""
     with Sandbox(f"{__name__}:train_file", DAY, ANY_MEMORY) as worker:
         (answer,) = worker.map([(str(path), str(out), config.model_dump())])
     if isinstance(answer, Refused):
