@@ -79,6 +79,7 @@ def card(run: Run) -> None:
             "bytes": described["corpus"]["bytes"],
             "kept_share_of_bytes": round(last["bytes_in"] / max(first["bytes_in"], 1), 6),
             **({"tokens": last["tokens_out"]} if rates else {}),
+            **({"quality_classifier": described["quality_classifier"]} if described["quality_classifier"] else {}),
             "licences": {e["name"]: e["share"] for e in described["corpus"]["licence"]},
             "languages": {e["name"]: e["share"] for e in described["corpus"]["lang"]},
         }
