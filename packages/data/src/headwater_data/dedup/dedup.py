@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 from functools import partial
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +100,7 @@ def find_duplicates(
     kept: dict[int, int] = {}  # document that goes -> the one that stays
     rule: dict[int, str] = {}
 
-    def remove(name: str, pairs: np.ndarray, may: pl.Expr | None = None) -> pl.DataFrame:
+    def remove(name: str, pairs: np.ndarray, may: pl.Expr | None = None) -> None:
         facts = search.facts(np.unique(pairs))
         judged = survivors(pairs, facts, config.prefer).join(facts, on="document")
         if may is not None:
@@ -108,7 +109,6 @@ def find_duplicates(
         judged = judged.filter((pl.col("document") != pl.col("kept")) & ~pl.col("earlier"))
         for document, survivor in judged.select("document", "kept").iter_rows():
             kept[document], rule[document] = survivor, name
-        return judged
 
     pairs = search.equal("exact")
     if len(pairs):
@@ -176,8 +176,8 @@ def write_block(
     rejects = [_removed(judged.filter(pl.col("rule").is_not_null()), config)]
     kept = judged.filter(pl.col("rule").is_null()).drop("rule", "value", "kept")
     if passages is not None:
-        spans = pl.Series(cut_spans(passages, shard, documents, config), dtype=pl.Object)
-        kept, lost = cut_out(kept, spans.filter(judged["rule"].is_null()).to_list(), config)
+        stays = judged["rule"].is_null().to_list()
+        kept, lost = cut_out(kept, list(compress(cut_spans(passages, shard, documents, config), stays)), config)
         rejects.append(lost)
     write_split(results, shard.block.number, kept, pl.concat(rejects))
 
