@@ -18,7 +18,7 @@ from benchmarks.data import artefacts, english
 from benchmarks.frame import Row
 from headwater_data.clean.stage import half
 from headwater_data.config import SourceConfig
-from headwater_data.harm.identity import analyse, counts_of, gap
+from headwater_data.harm.identity import analyse, gap
 from headwater_data.harm.modification import counterfactual
 from headwater_data.harm.wordlists import WordLists
 from headwater_data.ingest.fetch import fetch, members
@@ -56,8 +56,8 @@ def run(quick: bool) -> list[Row]:
 def figures(texts: pl.Series) -> dict[str, float]:
     """Ratio of mentions of the genders, and gaps beside each list."""
     result = analyse([texts])
-    genders = counts_of(result, "gender")
-    found = {"ratio of mentions, gender": max(genders.values()) / max(min(genders.values()), 1)}
+    genders = [group["mentions"] for group in result["gender"].values()]
+    found = {"ratio of mentions, gender": max(genders) / max(min(genders), 1)}
     for dimension in ("gender", "religion", "origin"):
         for name in ("occupations", "pleasant", "unpleasant"):
             found[f"gap beside {name}, {dimension}"] = gap(result, dimension, name)

@@ -6,15 +6,16 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
+import xxhash
 
-from ._contracts.errors import UserError
+from ._contracts.errors import UsageError, UserError
 
 COLUMNS = ("id", "text", "source", "category", "url", "lang", "licence", "meta")
 SCHEMA = pa.schema([pa.field(name, pa.large_string()) for name in COLUMNS])
@@ -32,6 +33,7 @@ REJECTS = {
 }
 
 _PIECE = re.compile(r"(#\d{4})?(~\d+)*$")
+_LATER_PIECE = re.compile(r"~(cut)?\d+$")
 
 ROWS_PER_GROUP = 2_000  # a row group of web documents is then about 8 MB: what a reader must hold at once
 
@@ -39,6 +41,41 @@ ROWS_PER_GROUP = 2_000  # a row group of web documents is then about 8 MB: what 
 def work_of(id_: str) -> str:
     """The id of the work that a document is a piece of, as extract and decontaminate number pieces."""
     return _PIECE.sub("", id_)
+
+
+def base_id(id_: str) -> str:
+    """The id that a document had at filter, of one that a later stage cut in pieces."""
+    return _LATER_PIECE.sub("", id_)
+
+
+def named(names: Iterable[str]) -> pl.Expr:
+    """True for documents whose source or category is one of the names."""
+    names = list(names)
+    return pl.col("source").is_in(names) | pl.col("category").is_in(names)
+
+
+def draws(salt: str, ids: Iterable[str]) -> pl.Series:
+    """A random number in [0, 2**64) for each id, u64: a hash, so the same in any order and on any machine."""
+    return pl.Series([xxhash.xxh3_64_intdigest(f"{salt} {id_}") for id_ in ids], dtype=pl.UInt64)
+
+
+def check_number_column(setting: str, name: str, columns: Mapping[str, pl.DataType], hint: str = "") -> None:
+    """Refuse a setting that names a column that is not there, or holds no numbers.
+
+    Args:
+        setting: where the user wrote it, for the message.
+        hint: what else to write there.
+
+    Raises:
+        UsageError: naming the columns of numbers there are.
+    """
+    if name in columns and columns[name].is_numeric():
+        return
+    numbers = ", ".join(c for c, kind in columns.items() if kind.is_numeric())
+    raise UsageError(
+        f"{setting}: the documents have no column of numbers {name!r}; "
+        f"{f'they have {numbers}' if numbers else 'run headwater-data signals before'}{hint}"
+    )
 
 
 def part_name(number: int) -> str:
@@ -70,6 +107,10 @@ class Block:
     def rows(self) -> int:
         """How many documents it holds."""
         return pq.read_metadata(self.path).row_group(self.group).num_rows
+
+    def columns(self) -> Mapping[str, pl.DataType]:
+        """Its columns with their types."""
+        return pl.read_parquet_schema(self.path)
 
     def read(self, columns: list[str] | None = None) -> pl.DataFrame:
         """The block's documents.
@@ -146,6 +187,22 @@ def rejects_frame(
         "text",
         (pl.col("meta") if meta is None else meta).alias("meta"),
     )
+
+
+def span_rejects(document: Mapping[str, str], stage: str, spans: Iterable[tuple[str, str, int]]) -> list[dict]:
+    """What was cut out of a document as rejects, `ID~cut1`, `ID~cut2`, ...
+
+    Args:
+        document: id, source and meta.
+        spans: (rule, text, its first character in the document) each; that place becomes the reject's `value`.
+    """
+    return [
+        {
+            "id": f"{document['id']}~cut{number}", "stage": stage, "rule": rule, "value": float(start),
+            "threshold": None, "source": document["source"], "text": text, "meta": document["meta"],
+        }
+        for number, (rule, text, start) in enumerate(spans, 1)
+    ]  # fmt: skip
 
 
 def publish_parts(folder: Path, out: Path) -> None:

@@ -26,7 +26,18 @@ import xxhash
 from ._contracts.errors import UsageError, UserError
 from ._contracts.stage import Run
 from .config import MixConfig
-from .documents import COLUMNS, Block, blocks, funnel, part_name, publish_parts, work_of, write_part
+from .documents import (
+    COLUMNS,
+    Block,
+    blocks,
+    check_number_column,
+    funnel,
+    named,
+    part_name,
+    publish_parts,
+    work_of,
+    write_part,
+)  # fmt: skip
 from .fanout import fan_out
 
 STRATUM = ["source", "category", "lang", "bin"]
@@ -36,11 +47,13 @@ def mix(run: Run) -> None:
     """The stage: documents -> corpus."""
     config: MixConfig = run.config
     shards = blocks(run.inputs["documents"])
-    _check_column(shards[0], config)
+    if config.quality.column:
+        check_number_column("mix.quality.column", config.quality.column, shards[0].columns())
+    counts = [b.rows() for b in shards]
     mapped = run.work / "mapped"
     fan_out(run, "facts", partial(describe_block, mapped, config), shards, config, light=True)
     facts = pl.concat([pl.read_parquet(mapped / part_name(b.number)) for b in shards]).with_row_index("row")
-    _check_ids(run, mapped, facts)
+    _check_ids(run, mapped, counts, facts)
     _note_unknown_names(run, facts, config)
     facts = facts.with_columns(held=held_out(facts, config))
     train = facts.filter(~pl.col("held"))
@@ -51,7 +64,6 @@ def mix(run: Run) -> None:
     for split, rows in (("train", order), ("heldout", held)):
         write_part(run.work / f"{split}.parquet", rows)
         starts = range(0, max(len(rows), 1), config.documents_per_shard)
-        counts = [b.rows() for b in shards]
         gather = partial(_gather, run.work, mapped, split, counts, config.documents_per_shard)
         fan_out(run, f"write-{split}", gather, starts, config, light=True)
     publish_parts(run.work / "parts", run.out)
@@ -105,20 +117,9 @@ def _keys(column: str, salt: str) -> pl.Expr:
     return pl.col(column).map_batches(draw, return_dtype=pl.UInt64)
 
 
-def _check_column(block: Block, config: MixConfig) -> None:
-    name = config.quality.column
-    if not name:
-        return
-    columns = pl.read_parquet_schema(block.path)
-    if name not in columns or not columns[name].is_numeric():
-        numbers = [c for c, kind in columns.items() if kind.is_numeric()]
-        raise UsageError(f"mix.quality.column: no column of numbers {name!r}; there are {', '.join(numbers) or 'none'}")
-
-
-def _check_ids(run: Run, mapped: Path, facts: pl.DataFrame) -> None:
+def _check_ids(run: Run, mapped: Path, counts: list[int], facts: pl.DataFrame) -> None:
     twice = facts.filter(pl.col("id_hash").is_duplicated())["row"].to_list()
     if twice:
-        counts = [b.rows() for b in blocks(run.inputs["documents"])]
         ids = pl.Series(_take(mapped, counts, np.array(twice))["id"].to_pylist())
         same = ids.filter(ids.is_duplicated())
         if len(same):
@@ -149,11 +150,9 @@ def held_out(facts: pl.DataFrame, config: MixConfig) -> pl.Series:
     Returns:
         (documents,) bool.
     """
-    excluded = list(config.heldout_exclude)
-    spared = pl.col("source").is_in(excluded) | pl.col("category").is_in(excluded)
     groups = (
         facts.group_by("group")
-        .agg(pl.col("bytes").sum(), spared=spared.any())
+        .agg(pl.col("bytes").sum(), spared=named(config.heldout_exclude).any())
         .filter(~pl.col("spared"))
         .with_columns(key=_keys("group", f"heldout {config.seed}"))
         .filter(pl.col("key") < int(config.heldout_fraction * 2**64))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import xxhash
 
 from ..config.clean import PRIVATE
-from ..documents import read_json
+from ..documents import draws
 
 STEPS = {
     "extracted": "extract", "edited": "clean", "filtered": "filter", "deduped": "dedup", "clean": "decontaminate",
@@ -30,8 +28,7 @@ def tokens_per_byte(extracted: Path, tokenizer: Path | None, documents: int, see
 
     encoder = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     table = pl.scan_parquet(extracted / "part-*.parquet").select("id", "source").collect(engine="streaming")
-    keys = [xxhash.xxh3_64_intdigest(f"tokens {seed} {i}") for i in table["id"]]
-    table = table.with_columns(key=pl.Series(keys, dtype=pl.UInt64))
+    table = table.with_columns(key=draws(f"tokens {seed}", table["id"]))
     chosen = table.sort("key").group_by("source", maintain_order=True).head(documents)
     texts = (
         pl.scan_parquet(extracted / "part-*.parquet")
@@ -113,11 +110,6 @@ def private(metrics: dict) -> dict[str, dict[str, int]]:
     """What clean masked: kind -> places and documents."""
     edits, documents = metrics.get("edits", {}), metrics.get("documents_edited", {})
     return {kind: {"found": edits[kind], "documents": documents.get(kind, 0)} for kind in PRIVATE if kind in edits}
-
-
-def read_metrics(folders: Iterable[tuple[str, Path]]) -> dict[str, dict]:
-    """Artefact -> its metrics.json."""
-    return {name: read_json(folder / "metrics.json") for name, folder in folders}
 
 
 def as_json(value: object) -> str:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import polars as pl
 import pyarrow.parquet as pq
-import xxhash
 
 from ..config.card import CardConfig
+from ..documents import draws
 from .spans import offending
 
 
@@ -50,7 +51,7 @@ def draw(folders: dict[str, Path], corpus: Path | None, config: CardConfig) -> l
     strata: dict[tuple[str, str, str], list[tuple[int, dict]]] = {}
     for row in _rows(folders, corpus):
         key = row["stage"], row["rule"], row["source"]
-        order = xxhash.xxh3_64_intdigest(f"card {config.seed} {row['id']}")
+        (order,) = draws(f"card {config.seed}", [row["id"]])
         best = strata.setdefault(key, [])
         if len(best) < config.samples or order < best[-1][0]:
             best.append((order, row))
@@ -79,8 +80,6 @@ def _rows(folders: dict[str, Path], corpus: Path | None) -> Iterator[dict]:
 
 
 def _sample(row: dict, most: int) -> Sample:
-    import json
-
     text = row["text"]
     try:
         kept = str(json.loads(row["meta"] or "{}").get("kept", ""))

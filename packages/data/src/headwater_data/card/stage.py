@@ -24,6 +24,7 @@ from markupsafe import Markup
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..config.card import CardConfig
+from ..documents import read_json
 from ..harm.identity import analyse
 from . import facts
 from .samples import Sample, draw
@@ -38,7 +39,11 @@ def card(run: Run) -> None:
     """The stage: every documents artefact and the corpus -> card."""
     config: CardConfig = run.config
     folders = {name: run.inputs[name] for name in facts.STEPS if name in run.inputs}
-    metrics = facts.read_metrics(folders.items())
+    metrics = {
+        name: read_json(run.inputs[name] / "metrics.json")
+        for name in (*folders, "signals", "classifier")
+        if name in run.inputs
+    }
     rates = facts.tokens_per_byte(
         run.inputs["extracted"], run.inputs.get("tokenizer"), config.token_sample, config.seed
     )
@@ -59,10 +64,10 @@ def card(run: Run) -> None:
         "private_data_masked": facts.private(metrics.get("edited", {})),
         "duplicates": facts.copies(run.inputs["deduped"]) if "deduped" in run.inputs else None,
         "benchmark_overlap": metrics.get("clean", {}).get("tasks"),
-        "languages_found": _languages(run),
+        "languages_found": metrics.get("signals", {}).get("languages"),
         "harmful_language": _harm(run),
         "identity": analyse(_texts(run.inputs["corpus"])),
-        "quality_classifier": _classifier(run),
+        "quality_classifier": _classifier(metrics.get("classifier")),
     }
     write_atomic(run.out / "card.json", facts.as_json(described))
     write_atomic(run.out / "funnel.csv", _csv(_funnel_table(described)))
@@ -109,17 +114,8 @@ def _harm(run: Run) -> dict | None:
     return {name: int(value) for name, value in row.items()}
 
 
-def _languages(run: Run) -> dict | None:
-    return facts.read_metrics([("signals", run.inputs["signals"])])["signals"].get("languages") if (
-        "signals" in run.inputs
-    ) else None  # fmt: skip
-
-
-def _classifier(run: Run) -> dict | None:
-    if "classifier" not in run.inputs:
-        return None
-    metrics = facts.read_metrics([("classifier", run.inputs["classifier"])])["classifier"]
-    return {
+def _classifier(metrics: dict | None) -> dict | None:
+    return metrics and {
         "auc": metrics["auc"],
         "calibration_error": metrics["calibrated"]["error"],
         "documents": metrics["documents"],

@@ -12,7 +12,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import polars as pl
-import xxhash
 
 from .._contracts.stage import Run
 from ..config.clean import EDITS, CleanConfig, Steps
@@ -21,6 +20,7 @@ from ..documents import (
     blocks,
     count_folder,
     count_rejects,
+    draws,
     funnel,
     part_name,
     publish_parts,
@@ -47,10 +47,7 @@ def clean(run: Run) -> None:
         find_site_lines(lines, config).write_parquet(repeated)
     fan_out(run, "clean", partial(clean_block, run.work / "parts", repeated, config), shards, config)
     publish_parts(run.work / "parts", run.out)
-    before = pl.concat(
-        [b.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for b in shards]
-    )
-    metrics = funnel(before, count_folder(run.out), [count_rejects(run.out)])
+    metrics = funnel(count_folder(run.inputs["documents"]), count_folder(run.out), [count_rejects(run.out)])
     columns = [f"clean_{name}" for name in EDITS]
     kept = pl.scan_parquet(run.out / "part-*.parquet")
     totals = kept.select(pl.col(columns).sum()).collect(engine="streaming").row(0, named=True)
@@ -139,7 +136,7 @@ def clean_text(
 
 def half(id_: str, lang: str) -> bool:
     """Whether a document is of the half that `counterfactual` swaps: an English one, by hash."""
-    return lang in ("en", "") and xxhash.xxh3_64_intdigest(f"counterfactual {id_}") % 2 == 0
+    return lang in ("en", "") and draws("counterfactual", [id_])[0] % 2 == 0
 
 
 def site_of(url: str, source: str) -> str:

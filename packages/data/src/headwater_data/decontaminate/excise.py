@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from ..config import DecontaminateConfig
-from ..documents import REJECTS
+from ..documents import REJECTS, span_rejects
 from ..words import word_spans
 
 
@@ -30,30 +30,13 @@ def excise_block(
     for row, words, lengths in rows.iter_rows():
         document = documents.row(row, named=True)
         spans = merge_spans(document["text"], list(zip(words, lengths, strict=True)), config.margin_characters)
-        reject = {"stage": "decontaminate", "source": document["source"], "meta": document["meta"], "threshold": None}
         left = remainders(document["text"], spans, config.min_piece_characters)
         if config.action == "remove" or len(spans) > config.max_cuts or not left:
-            rejects.append(
-                {
-                    **reject,
-                    "id": document["id"],
-                    "rule": "holds_item",
-                    "value": float(len(spans)),
-                    "text": document["text"],
-                }
-            )
+            whole = {"stage": "decontaminate", "rule": "holds_item", "value": float(len(spans)), "threshold": None}
+            rejects.append({**whole, **{name: document[name] for name in ("id", "source", "text", "meta")}})
             continue
-        for number, (start, end) in enumerate(spans, 1):
-            text = document["text"][start:end]
-            rejects.append(
-                {
-                    **reject,
-                    "id": f"{document['id']}~cut{number}",
-                    "rule": "item_span",
-                    "value": float(start),
-                    "text": text,
-                }
-            )
+        cuts = [("item_span", document["text"][start:end], start) for start, end in spans]
+        rejects += span_rejects(document, "decontaminate", cuts)
         pieces += [{**document, "id": f"{document['id']}~{i}", "text": text} for i, text in enumerate(left, 1)]
     kept = documents.filter(~pl.int_range(pl.len()).is_in(rows["row"].to_list()))
     if pieces:

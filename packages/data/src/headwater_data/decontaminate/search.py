@@ -63,26 +63,31 @@ def common_ngrams(found: Path, most: int) -> pl.DataFrame:
     return counted.select("n", "gram").collect(engine="streaming")
 
 
-def leaks(run: Run, items: Items, hits: pl.DataFrame, blocks: list[Block], config: DecontaminateConfig) -> pl.DataFrame:
+def leaks(
+    run: Run, items: Items, hits: pl.DataFrame, scores: pl.DataFrame, blocks: list[Block], config: DecontaminateConfig
+) -> pl.DataFrame:
     """Which documents hold which items, and where: LEAKS, a row a span.
 
     Args:
         hits: as `evidence` gives, without common n-grams.
+        scores: as `pair_scores` gives for them.
     """
     if config.method == "fuzzy":
-        return _fuzzy_leaks(run, items, hits, blocks, config)
-    scored = hits.join(pair_scores(items, hits, config), on=["item", "document"])
+        return _fuzzy_leaks(run, items, hits, scores, blocks, config)
+    scored = hits.join(scores, on=["item", "document"])
     whole = pl.col("n") < config.n  # a short item, found whole
     return scored.filter(whole | (pl.col("score") >= config.score) & (pl.col("score") > 0)).select(list(LEAKS))
 
 
 def pair_scores(items: Items, hits: pl.DataFrame, config: DecontaminateConfig) -> pl.DataFrame:
-    """item, document, containment (share of the item's distinct n-grams), score (what the method compares)."""
+    """item, document, shared (distinct n-grams of the item that the document holds), ngrams (that the item has),
+    containment (shared over ngrams), score (what the method compares)."""
     pairs = hits.group_by("item", "document").agg(pl.col("gram").n_unique().alias("shared"))
     pairs = pairs.join(items.table.select("item", "ngrams", "words"), on="item")
     pairs = pairs.with_columns(containment=pl.col("shared") / pl.col("ngrams"))
+    columns = ["item", "document", "shared", "ngrams", "containment"]
     if config.method != "llama":
-        return pairs.select("item", "document", "containment", score="containment")
+        return pairs.select(*columns, score="containment")
     covered = (
         hits.select("item", "document", word=pl.int_ranges("at", pl.col("at") + pl.col("n")))
         .explode("word")
@@ -90,16 +95,14 @@ def pair_scores(items: Items, hits: pl.DataFrame, config: DecontaminateConfig) -
         .agg(pl.col("word").n_unique().alias("covered"))
     )
     pairs = pairs.join(covered, on=["item", "document"])
-    return pairs.select("item", "document", "containment", score=pl.col("covered") / pl.col("words"))
+    return pairs.select(*columns, score=pl.col("covered") / pl.col("words"))
 
 
 def _fuzzy_leaks(
-    run: Run, items: Items, hits: pl.DataFrame, blocks: list[Block], config: DecontaminateConfig
+    run: Run, items: Items, hits: pl.DataFrame, scores: pl.DataFrame, blocks: list[Block], config: DecontaminateConfig
 ) -> pl.DataFrame:
-    pairs = hits.group_by("item", "document").agg(pl.col("gram").n_unique().alias("shared"))
-    pairs = pairs.join(items.table.select("item", "ngrams"), on="item")
-    enough = (pl.col("shared") >= 2) & (pl.col("shared") >= SEEDS * pl.col("ngrams")) | (pl.col("ngrams") == 1)
-    near = hits.join(pairs.filter(enough), on=["item", "document"], how="semi")
+    enough = (pl.col("shared") >= 2) & (pl.col("containment") >= SEEDS) | (pl.col("ngrams") == 1)
+    near = hits.join(scores.filter(enough), on=["item", "document"], how="semi")
     folder = run.work / "aligned"
     write_part(folder / "seeds.parquet", near.sort("block", "row", "item", "word"))
     np.savez(folder / "items.npz", allow_pickle=False, words=items.words.hashes, starts=items.words.starts)

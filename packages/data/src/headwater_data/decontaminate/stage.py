@@ -44,20 +44,17 @@ def decontaminate(run: Run) -> None:
     hits = evidence(items, found)
     common = common_ngrams(found, config.max_ngram_documents)
     hits = drop_common(items, hits, common, config)
-    spans = leaks(run, items, hits, shards, config)
-    overlap = overlap_table(items, hits, spans, config)
+    scores = pair_scores(items, hits, config)
+    spans = leaks(run, items, hits, scores, shards, config)
+    overlap = overlap_table(scores, spans)
     _write_overlap(run.out / "overlap.jsonl", overlap, items, config)
 
     write_part(run.work / "spans.parquet", spans)
     parts = run.work / "parts"
     fan_out(run, "cut", partial(cut_block, parts, run.work / "spans.parquet", config), shards, config, light=True)
     publish_parts(parts, run.out)
-    before, after = (
-        pl.concat([b.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for b in shards]),
-        count_folder(parts),
-    )
     rejects = count_rejects(parts)
-    metrics = funnel(before, after, [rejects])
+    metrics = funnel(count_folder(run.inputs["documents"]), count_folder(parts), [rejects])
     metrics["documents_removed"] = int((rejects["rule"] == "holds_item").sum())
     metrics["documents_cut"] = spans["document"].n_unique() - metrics["documents_removed"]
     metrics["method"], metrics["common_ngrams"] = config.method, len(common)
@@ -78,12 +75,12 @@ def drop_common(items: Items, hits: pl.DataFrame, common: pl.DataFrame, config: 
     return pl.concat([rare, spared.join(whole, on=["item", "document"], how="semi", maintain_order="left")])
 
 
-def overlap_table(items: Items, hits: pl.DataFrame, spans: pl.DataFrame, config: DecontaminateConfig) -> pl.DataFrame:
+def overlap_table(scores: pl.DataFrame, spans: pl.DataFrame) -> pl.DataFrame:
     """One row an item and document that share an n-gram: item, document, containment, score, contaminated."""
-    scores = pair_scores(items, hits, config)
     held = spans.group_by("item", "document").agg(pl.col("score").max().alias("found"))
     return (
-        scores.join(held, on=["item", "document"], how="left")
+        scores.drop("shared", "ngrams")
+        .join(held, on=["item", "document"], how="left")
         .with_columns(score=pl.coalesce("found", "score"), contaminated=pl.col("found").is_not_null())
         .drop("found")
         .sort(["item", "contaminated", "score", "document"], descending=[False, True, True, False])

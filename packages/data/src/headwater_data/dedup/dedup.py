@@ -19,23 +19,24 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from .._contracts.errors import UsageError
 from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import (
     REJECTS,
+    check_number_column,
     count_folder,
     count_rejects,
     funnel,
     publish_parts,
     rejects_frame,
+    span_rejects,
     write_part,
     write_split,
 )  # fmt: skip
 from ..fanout import fan_out
 from .candidates import Search, survivors
 from .minhash import clusters
-from .passages import cut, cut_spans, find_passages, span_rejects
+from .passages import cut, cut_spans, find_passages
 from .sign import NumberedBlock, number_blocks, sign
 
 VERDICTS = {
@@ -65,9 +66,7 @@ def dedup(run: Run) -> None:
         light=True,
     )
     publish_parts(results, run.out)
-    before = pl.concat(
-        [s.block.read(["source", "text"]).select("source", bytes=pl.col("text").str.len_bytes()) for s in own]
-    )
+    before = count_folder(run.inputs["documents"])
     metrics = {**funnel(before, count_folder(results), [count_rejects(results)]), **found}
     run.write_metrics(metrics)
     removed = ", ".join(f"{rule} {n['documents']}" for rule, n in metrics["by_rule"].items()) or "nothing"
@@ -75,15 +74,9 @@ def dedup(run: Run) -> None:
 
 
 def _check_ranking(shards: list[NumberedBlock], config: DedupConfig) -> None:
-    if config.keep in ("longest", "first"):
-        return
-    name, columns = config.keep.removeprefix("-"), pl.read_parquet_schema(shards[-1].block.path)
-    if name not in columns or not columns[name].is_numeric():
-        numbers = [c for c, kind in columns.items() if kind.is_numeric()]
-        raise UsageError(
-            f"dedup.keep: the documents have no column of numbers {name!r}; longest, first, "
-            f"{'or one of ' + ', '.join(numbers) if numbers else 'or run headwater-data signals before'}"
-        )
+    if config.keep not in ("longest", "first"):
+        columns = shards[-1].block.columns()
+        check_number_column("dedup.keep", config.keep.removeprefix("-"), columns, "; or write longest or first")
 
 
 def find_duplicates(
@@ -200,17 +193,17 @@ def cut_out(kept: pl.DataFrame, spans: list[list[tuple]], config: DedupConfig) -
     Returns:
         The documents of which enough is left, and the rejects: the cut passages, and documents that went whole.
     """
-    texts, whole, pieces = kept["text"].to_list(), [False] * len(kept), []
-    for i, (id_, source, meta) in enumerate(kept.select("id", "source", "meta").iter_rows()):
+    texts, whole, cuts = kept["text"].to_list(), [False] * len(kept), []
+    for i, document in enumerate(kept.select("id", "source", "meta").iter_rows(named=True)):
         if spans[i]:
             text, found = cut(texts[i], spans[i])
             whole[i] = len(text) < max(config.substrings.min_left_characters, 1)
             if not whole[i]:
                 texts[i] = text
-                pieces.append((id_, source, meta, found))
+                cuts += span_rejects(document, "dedup", found)
     gone = pl.Series(whole, dtype=pl.Boolean)
     rules = pl.Series([of[0][2] if of else None for of in spans], dtype=pl.String)
     left = float(config.substrings.min_left_characters)
     lost = rejects_frame(kept.with_columns(rule=rules).filter(gone), "dedup", pl.col("rule"), pl.lit(0.0), pl.lit(left))
-    cut_rows = pl.DataFrame(span_rejects(pieces), schema=REJECTS)
-    return kept.with_columns(text=pl.Series(texts, dtype=pl.String)).filter(~gone), pl.concat([lost, cut_rows])
+    kept = kept.with_columns(text=pl.Series(texts, dtype=pl.String)).filter(~gone)
+    return kept, pl.concat([lost, pl.DataFrame(cuts, schema=REJECTS)])

@@ -10,7 +10,6 @@ does not grow with the corpus. tests/test_passages.py holds the result against a
 
 from __future__ import annotations
 
-import json
 import re
 from functools import partial
 from itertools import accumulate
@@ -24,7 +23,7 @@ from rbloom import Bloom
 from .._contracts.errors import UserError
 from .._contracts.stage import Run
 from ..config import DedupConfig
-from ..documents import part_name
+from ..documents import named, part_name
 from ..fanout import fan_out
 from ..words import ngram_hashes, word_spans, word_stream
 from .runs import groups, map_array, merge_runs, ranges, save_array, write_run
@@ -77,8 +76,7 @@ COLUMNS = ["text", "source", "category"]
 def _left(folder: Path, shard: NumberedBlock, documents: pl.DataFrame, config: DedupConfig) -> np.ndarray:
     """Rows of a block that are neither gone nor exempt."""
     gone = np.isin(np.arange(shard.first, shard.first + shard.rows), np.load(folder / "gone.npy"))
-    exempt = list(config.passages_exempt)
-    spared = (documents["source"].is_in(exempt) | documents["category"].is_in(exempt)).to_numpy()
+    spared = documents.select(named(config.passages_exempt)).to_series().to_numpy()
     return np.flatnonzero(~gone & ~spared)
 
 
@@ -245,15 +243,3 @@ def cut(text: str, spans: list[tuple]) -> tuple[str, list[tuple[str, str, int]]]
         at = end
     kept.append(text[at:])
     return re.sub(r"\n{3,}", "\n\n", "".join(kept)).strip("\n").rstrip(), pieces
-
-
-def span_rejects(documents: list[tuple[str, str, str, list[tuple[str, str, int]]]]) -> list[dict]:
-    """Rejects of cut pieces: of (id, source, meta, pieces) each, a row a piece, `value` its first character."""
-    return [
-        {
-            "id": f"{id_}~cut{number}", "stage": "dedup", "rule": rule, "value": float(start), "threshold": None,
-            "source": source, "text": text, "meta": json.dumps(json.loads(meta or "{}"), ensure_ascii=False),
-        }
-        for id_, source, meta, pieces in documents
-        for number, (rule, text, start) in enumerate(pieces, 1)
-    ]  # fmt: skip

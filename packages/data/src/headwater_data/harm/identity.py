@@ -8,7 +8,6 @@ log-odds ratio with a Dirichlet prior (Monroe, Colaresi and Quinn 2008, section 
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -54,9 +53,7 @@ class IdentityCounts:
         low = np.searchsorted(places, np.maximum(at - WINDOW, stream.starts[text_of]))
         high = np.searchsorted(places, np.minimum(at + WINDOW + 1, stream.starts[text_of + 1]))
         rows = np.repeat(np.arange(len(at)), high - low)
-        near = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)] or [np.zeros(0, int)]).astype(
-            int
-        )
+        near = np.concatenate([np.arange(a, b) for a, b in zip(low, high, strict=True)])
         near, rows = near[places[near] != at[rows]], rows[places[near] != at[rows]]  # queen is not beside itself
         np.add.at(self.near, (which[rows], attribute[near]), 1)
         for i, words in enumerate(self.beside.values()):
@@ -121,8 +118,3 @@ def gap(result: dict, dimension: str, name: str) -> float:
     """Largest over smallest share of mentions beside a list, over the groups of a dimension that are named often."""
     shares = [g["beside"][name] for g in result[dimension].values() if g["mentions"] >= 100 and g["beside"][name]]
     return max(shares) / min(shares) if len(shares) > 1 else 1.0
-
-
-def counts_of(result: dict, dimension: str) -> Counter[str]:
-    """Mentions of each group of a dimension."""
-    return Counter({group: found["mentions"] for group, found in result[dimension].items()})

@@ -342,19 +342,14 @@ def _fetch_url(name: str, source: SourceConfig, cache: Path) -> Fetched:
             else:
                 with fsspec.open(source.url, "rb") as remote, open(target, "wb") as local:
                     shutil.copyfileobj(remote, local, 1 << 20)
-        except (PrivateAddress, urllib.error.URLError) as e:
+        except Exception as e:  # fsspec's file systems raise whatever their clients raise
             shutil.rmtree(beside, ignore_errors=True)
-            private = e if isinstance(e, PrivateAddress) else e.reason
+            private = e.reason if isinstance(e, urllib.error.URLError) else e
             if isinstance(private, PrivateAddress):
                 raise UserError(
                     f"source {name}: {source.url} leads to a private address ({private}); set "
                     f"sources.{name}.allow_private if it is meant to"
                 ) from None
-            raise UserError(
-                f"source {name}: {source.url} can't be read ({e}); correct sources.{name}.url, or check the network"
-            ) from None
-        except Exception as e:  # fsspec's file systems raise whatever their clients raise
-            shutil.rmtree(beside, ignore_errors=True)
             why = f"{type(e).__name__}: {_last_line(str(e))}"
             raise UserError(
                 f"source {name}: {source.url} can't be read ({why}); correct sources.{name}.url, install the "

@@ -80,6 +80,10 @@ def _ranges(path: Path, name: str, source: dict, config: ExtractConfig) -> list[
         return [(0, -1)]
     with open(path, "rb") as f:
         head = f.read(HEAD)
+    if _is_warc_of_members(head):
+        return [(a, min(a + step, size)) for a in range(0, size, step)]
+    if container_of(head):
+        return [(0, -1)]
     kind = _format(source, head, name)
     if kind == "parquet":
         try:
@@ -88,15 +92,13 @@ def _ranges(path: Path, name: str, source: dict, config: ExtractConfig) -> list[
             return [(0, -1)]
         each = max(round(groups * step / size), 1)
         return [(a, min(a + each, groups)) for a in range(0, groups, each)]
-    if kind in ("jsonl", "lines") or _is_warc_of_members(head):
+    if kind in ("jsonl", "lines"):
         return [(a, min(a + step, size)) for a in range(0, size, step)]
     return [(0, -1)]
 
 
 def _format(source: dict, head: bytes, name: str) -> str:
-    """Of plain bytes: as the source names it, else as the content shows; empty for what is compressed or archived."""
-    if container_of(head) not in ("", "zip") or (container_of(head) == "zip" and sniff(head, name) == "binary"):
-        return ""
+    """Of plain bytes: as the source names it, else as the content shows."""
     return source["reader"] if source["reader"] in FORMATS else sniff(head, name)
 
 
@@ -154,7 +156,7 @@ def read_files(part: FilePart) -> Iterator[Record]:
 def read_stream(stream: IO[bytes], name: str, context: Context) -> Iterator[Record]:
     """The records of one plain file."""
     head, stream = peek(stream)
-    kind = context.source["reader"] if context.source["reader"] in FORMATS else sniff(head, name)
+    kind = _format(context.source, head, name)
     if kind == "binary":
         yield Malformed(name, "not_text", f"begins with {head[:8].hex()}")
         return
@@ -164,13 +166,14 @@ def read_stream(stream: IO[bytes], name: str, context: Context) -> Iterator[Reco
 def _read_range(path: Path, part: FilePart, context: Context) -> Iterator[Record]:
     with open(path, "rb") as f:
         head = f.read(HEAD)
+        if _is_warc_of_members(head):
+            yield from _warc_range(f, part, context)
+            return
         kind = _format(part.source, head, part.path)
         if kind == "parquet":
             file = pq.ParquetFile(path)
             for group in range(part.start, part.stop):
                 yield from tables.parquet_group(file, group, part.path, context)
-        elif _is_warc_of_members(head):
-            yield from _warc_range(f, part, context)
         else:
             yield from _lines_range(f, part, kind, context)
 
@@ -233,24 +236,8 @@ def _warc_range(f: IO[bytes], part: FilePart, context: Context) -> Iterator[Reco
         return
     end = _next_member(f, part.stop, os.fstat(f.fileno()).st_size)
     f.seek(start)
-    window = f if end is None else _Window(f, end - start)
-    yield from web.read_warc(window, f"{part.path}+{start}" if start else part.path, context)  # type: ignore[arg-type]
-
-
-class _Window(io.RawIOBase):
-    """The next bytes of a stream, so many of them."""
-
-    def __init__(self, f: IO[bytes], size: int):
-        self.f, self.left = f, size
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer) -> int:
-        data = self.f.read(min(len(buffer), self.left))
-        self.left -= len(data)
-        buffer[: len(data)] = data
-        return len(data)
+    members = f if end is None else web.Forward(f, end - start)
+    yield from web.read_warc(members, f"{part.path}+{start}" if start else part.path, context)  # type: ignore[arg-type]
 
 
 def _next_member(f: IO[bytes], start: int, stop: int) -> int | None:

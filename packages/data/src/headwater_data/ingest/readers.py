@@ -24,7 +24,7 @@ from ..config import ExtractConfig
 from .files import context_of
 from .formats.books import plain_markdown
 from .formats.context import whole_text
-from .formats.web import PAGES, damaged, page_of, pages
+from .formats.web import warc_pages
 from .pack import TAR, WARC
 from .records import Malformed, Raw, Record
 
@@ -45,35 +45,21 @@ def read_html(shard: Slice) -> Iterator[Record]:
     """Main text of the HTML responses of a WARC file that collect packed."""
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-    context = context_of(shard.source, shard.config)
-    pending: list[tuple[str, str, bytes, str | None]] = []
-    position = -1
+    reached = shard.start
+
+    def wanted(records: ArchiveIterator) -> Iterator[tuple[str, object]]:
+        nonlocal reached
+        for position, record in enumerate(islice(records, shard.stop)):
+            if position >= shard.start:
+                reached = position + 1
+                yield f"{position:06d}", record
+
     with open(shard.folder / WARC, "rb") as f:
         records = ArchiveIterator(f, record_types=WarcRecordType.response, parse_http=False)
-        try:
-            for position, record in enumerate(records):
-                if position >= shard.stop:
-                    break
-                if position < shard.start:
-                    continue
-                found = page_of(record, f"{position:06d}", context)
-                if isinstance(found, tuple):
-                    pending.append(found)
-                else:
-                    yield found
-                if len(pending) >= PAGES:
-                    yield from pages(pending, context)
-                    pending = []
-        except BaseException as e:  # a truncated or damaged archive: what lies before it counts
-            if not damaged(e):
-                raise
-            yield from pages(pending, context)
-            yield Malformed(f"record-{position + 1}", "truncated_warc", str(e))
-            return
-    yield from pages(pending, context)
-    missing = min(shard.stop, shard.source["records"]) - max(position + 1, shard.start)
-    if missing > 0:  # FastWARC takes a cut in the middle of a record for the end
-        yield Malformed(f"record-{position + 1}", "truncated_warc", f"{missing} records are missing")
+        whole = yield from warc_pages(wanted(records), WARC, context_of(shard.source, shard.config))
+    missing = min(shard.stop, shard.source["records"]) - reached
+    if whole and missing > 0:  # FastWARC takes a cut in the middle of a record for the end
+        yield Malformed(f"record-{reached}", "truncated_warc", f"{missing} records are missing")
 
 
 def read_text(shard: Slice) -> Iterator[Record]:

@@ -12,12 +12,10 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-import xxhash
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
@@ -25,10 +23,10 @@ from .._contracts.errors import UserError
 from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..config import ClassifierConfig
-from ..documents import blocks, read_json, work_of
+from ..documents import blocks, draws, named, read_json, work_of
 from ..ingest.sandbox import Refused, Sandbox
-from .language import load_fasttext
-from .ngrams import estimate, write_arpa
+from .language import load_fasttext, once_a_process
+from .ngrams import estimate, sentence, write_arpa
 
 POSITIVE, NEGATIVE = "__label__hq", "__label__raw"
 MODEL, SETTINGS, ARPA = "model.bin", "model.json", "positives.arpa"
@@ -104,27 +102,26 @@ def draw(run: Run, config: ClassifierConfig) -> Sample:
         documents = block.read(columns)
         if config.languages:
             documents = documents.filter(pl.col("lang").is_in(list(config.languages)))
-        positive, negative = _side(config.positives), _side(config.negatives)
+        positive, negative = named(config.positives), named(config.negatives)
         documents = documents.filter(positive | negative).select(
             "id", pl.col("text").str.slice(0, config.max_characters), positive=positive
         )
-        keys = [xxhash.xxh3_64_intdigest(f"classifier {config.seed} {i}") for i in documents["id"]]
-        frames.append(documents.with_columns(key=pl.Series(keys, dtype=pl.UInt64)))
+        frames.append(documents.with_columns(key=draws(f"classifier {config.seed}", documents["id"])))
     chosen = pl.concat(
         [
             pl.concat(frames).filter(pl.col("positive") == side).sort("key").head(config.max_documents)
             for side in (True, False)
         ]
     ).sort("key")
-    for side, named in ((True, config.positives), (False, config.negatives)):
+    for side, names in ((True, config.positives), (False, config.negatives)):
         if (count := int((chosen["positive"] == side).sum())) < LEAST:
             raise UserError(
-                f"classifier: {', '.join(named)} give {count} documents and {LEAST} are needed; "
+                f"classifier: {', '.join(names)} give {count} documents and {LEAST} are needed; "
                 f"name other sources in classifier.{'positives' if side else 'negatives'}"
             )
-    share = [xxhash.xxh3_64_intdigest(f"split {config.seed} {work_of(i)}") / 2**64 for i in chosen["id"]]
+    share = draws(f"split {config.seed}", map(work_of, chosen["id"])).to_numpy() / 2**64
     held = config.heldout_fraction
-    split = np.where(np.array(share) >= held, 0, np.where(np.array(share) < held / 2, 1, 2))
+    split = np.where(share >= held, 0, np.where(share < held / 2, 1, 2))
     sides = chosen["positive"].to_numpy()
     for part, name in ((0, "train"), (1, "calibrate"), (2, "test")):
         if len(set(sides[split == part].tolist())) < 2:
@@ -133,10 +130,6 @@ def draw(run: Run, config: ClassifierConfig) -> Sample:
                 "classifier.heldout_fraction"
             )
     return Sample([fasttext_line(t) for t in chosen["text"]], sides, split)
-
-
-def _side(names: tuple[str, ...]) -> pl.Expr:
-    return pl.col("source").is_in(list(names)) | pl.col("category").is_in(list(names))
 
 
 def fasttext_line(text: str) -> str:
@@ -212,25 +205,28 @@ def reliability(scores: np.ndarray, truth: np.ndarray) -> dict:
     return {"error": round(error, 6), "brier": round(float(np.mean((scores - truth) ** 2)), 6), "bins": bins}
 
 
+@once_a_process
+def load_language_model(arpa: Path):
+    """An n-gram model as kenlm's; None where kenlm is not installed."""
+    try:
+        import kenlm
+    except ModuleNotFoundError:
+        return None
+    quiet = kenlm.Config()
+    quiet.show_progress, quiet.arpa_complain = False, kenlm.ARPALoadComplain.NONE
+    return kenlm.Model(str(arpa), quiet)
+
+
 class QualityScorer:
     """Scores documents by a trained classifier: calibrated probability, and perplexity where kenlm is installed."""
 
     def __init__(self, model: Path, settings: dict, arpa: Path | None = None):
         self.model, self.settings = load_fasttext(model), settings
-        self.language_model = None
-        if arpa is not None:
-            try:
-                import kenlm
-            except ModuleNotFoundError:
-                return
-            quiet = kenlm.Config()
-            quiet.show_progress, quiet.arpa_complain = False, kenlm.ARPALoadComplain.NONE
-            self.language_model = kenlm.Model(str(arpa), quiet)
+        self.language_model = load_language_model(arpa) if arpa is not None else None
 
     @classmethod
-    @cache
     def of_artefact(cls, folder: Path) -> QualityScorer:
-        """The scorer of a classifier artefact, loaded once a process: that takes seconds."""
+        """The scorer of a classifier artefact."""
         return cls(folder / MODEL, read_json(folder / SETTINGS), folder / ARPA)
 
     def score(self, texts: list[str]) -> pl.Series:
@@ -243,8 +239,6 @@ class QualityScorer:
 
     def perplexity(self, texts: list[str]) -> pl.Series:
         """Perplexity a word of each text under the positives' n-gram model, f64; null without kenlm or words."""
-        from .ngrams import sentence
-
         found = []
         for text in texts:
             line = sentence(text[: self.settings.get("max_characters")])

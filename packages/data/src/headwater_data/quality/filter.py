@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 
 import polars as pl
@@ -10,16 +9,9 @@ import polars as pl
 from .._contracts.stage import Run
 from ..config import FilterConfig
 from ..config.quality import FLAGS
-from ..documents import blocks, funnel, rejects_frame, write_split
+from ..documents import base_id, blocks, funnel, rejects_frame, write_split
 from .rules import check_signals, verdicts
 from .selection import check_selection, selected, top_score
-
-_PIECE = re.compile(r"~(cut)?\d+$")
-
-
-def base_id(id_: str) -> str:
-    """The id that a document had here, of one that a later stage cut in pieces."""
-    return _PIECE.sub("", id_)
 
 
 def flagged(documents: pl.DataFrame, judged: pl.DataFrame, flags: Mapping[str, str]) -> pl.DataFrame:
@@ -43,7 +35,7 @@ def filter_documents(run: Run) -> None:
     before, after, rejected, counts = [], [], [], []
     wanted, honoured = {base_id(i) for i in config.flags}, set()
     shards = blocks(run.inputs["documents"])
-    columns = shards[0].read().head(0).schema
+    columns = shards[0].columns()
     check_signals(config.rules, columns)
     check_selection(config.select, columns)
     bar = top_score(shards, config) if config.select.keep == "top" else None

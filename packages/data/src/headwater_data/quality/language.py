@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, wraps
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TypeVar
 
 from .._contracts.errors import UserError
 from ..documents import read_json
@@ -28,6 +31,20 @@ def find_weights(sources: Path | None, name: str = "", besides: str = "") -> Pat
     return None
 
 
+T = TypeVar("T")
+
+
+def once_a_process(load: Callable[[Path], T]) -> Callable[[Path], T]:
+    """Keep what a function loads from a file until the file changes: a worker asks again with every block."""
+
+    @cache
+    def loaded(path: Path, modified: int) -> T:
+        return load(path)
+
+    return wraps(load)(lambda path: loaded(path, path.stat().st_mtime_ns))
+
+
+@once_a_process
 def load_fasttext(path: Path):
     """A fastText model.
 

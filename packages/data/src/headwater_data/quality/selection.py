@@ -6,11 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import polars as pl
-import xxhash
 
 from .._contracts.errors import UsageError
 from ..config import FilterConfig, Selection
-from ..documents import Block
+from ..documents import Block, draws
 from .rules import verdicts
 
 
@@ -54,8 +53,7 @@ def selected(documents: pl.DataFrame, judged: pl.DataFrame, select: Selection, b
         threshold = pl.Series([bar] * len(documents), dtype=pl.Float64)
         falls = score < threshold
     else:
-        keys = [xxhash.xxh3_64_intdigest(f"pareto {select.seed} {i}") for i in documents["id"]]
-        u = np.array(keys, np.float64) / 2**64
+        u = draws(f"pareto {select.seed}", documents["id"]).to_numpy() / 2**64
         threshold = pl.Series(1 - ((1 - u) ** (-1 / select.alpha) - 1))
         falls = score <= threshold
     falls = falls.fill_null(False) & judged["rule"].is_null() & documents["category"].is_in(list(select.categories))

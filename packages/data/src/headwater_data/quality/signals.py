@@ -15,7 +15,7 @@ from .._contracts.stage import Run
 from ..config import SignalsConfig
 from ..documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
 from ..fanout import fan_out
-from ..harm.wordlists import COLUMNS, classify, find_wordlists
+from ..harm.wordlists import COLUMNS, WordLists, classify, find_wordlists
 from .classifier import QualityScorer
 from .heuristics import SIGNALS, measure
 from .language import LanguageIdentifier, find_weights
@@ -28,7 +28,8 @@ def signals(run: Run) -> None:
     quality = _quality_model(run)
     if weights is None:
         run.log("no language weights among the sources: the declared language stands, without a score")
-    work = partial(measure_block, run.work / "parts", weights, quality, run.inputs.get("sources"), config)
+    lists = find_wordlists(run.inputs.get("sources"))
+    work = partial(measure_block, run.work / "parts", weights, quality, lists, config)
     shards = blocks(run.inputs["documents"])
     fan_out(run, "signals", work, shards, config)
     publish_parts(run.work / "parts", run.out)
@@ -62,23 +63,22 @@ def _quality_model(run: Run) -> tuple[Path, str] | None:
     return (run.inputs["classifier"], "") if "classifier" in run.inputs else None
 
 
-def _harm(texts: pl.Series, language: pl.Series, lists: Path | None, config: SignalsConfig) -> pl.DataFrame:
+def _harm(texts: pl.Series, language: pl.Series, lists: WordLists | None, config: SignalsConfig) -> pl.DataFrame:
     """harm_words, harm_share, harm_score; null where there is no list or classifier."""
-    found = find_wordlists(lists) if lists is not None else None
-    nothing = pl.DataFrame({name: pl.Series([None] * len(texts), dtype=pl.Float64) for name in COLUMNS})
-    if found is not None:
-        nothing = nothing.with_columns(found.count(texts, language))
+    found = pl.DataFrame({name: pl.Series([None] * len(texts), dtype=pl.Float64) for name in COLUMNS})
+    if lists is not None:
+        found = found.with_columns(lists.count(texts, language))
     if config.harm_classifier:
         scores = classify(config.harm_classifier, texts.to_list(), config.harm_level == "line")
-        nothing = nothing.with_columns(harm_score=pl.Series(scores, dtype=pl.Float64))
-    return nothing
+        found = found.with_columns(harm_score=pl.Series(scores, dtype=pl.Float64))
+    return found
 
 
 def measure_block(
     parts: Path,
     weights: Path | None,
     quality: tuple[Path, str] | None,
-    lists: Path | None,
+    lists: WordLists | None,
     config: SignalsConfig,
     block: Block,
 ) -> None:

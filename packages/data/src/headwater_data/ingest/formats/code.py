@@ -28,7 +28,7 @@ _LICENCES = (
     ("BSD-2-Clause", r"Redistributions in binary form must reproduce"),
     ("AGPL-3.0", r"GNU AFFERO GENERAL PUBLIC LICENSE"), ("LGPL", r"GNU LESSER GENERAL PUBLIC LICENSE"),
     ("GPL-3.0", r"GNU GENERAL PUBLIC LICENSE\s+Version 3"), ("GPL-2.0", r"GNU GENERAL PUBLIC LICENSE\s+Version 2"),
-    ("MPL-2.0", r"Mozilla Public License,? [Vv]ersion 2\.0"), 
+    ("MPL-2.0", r"Mozilla Public License,? [Vv]ersion 2\.0"),
     ("ISC", r"Permission to use, copy, modify, and/?(or)? distribute"),
     ("Unlicense", r"This is free and unencumbered software"),
 )  # fmt: skip

@@ -29,7 +29,6 @@ _CHAT = re.compile(
 )
 _MARKDOWN = re.compile(r"^#{1,6} \S|\]\([^)\s]+\)|^```|^\s*[-*] .+\n\s*[-*] |^\S.*\n[=-]{3,}\s*$", re.MULTILINE)
 _TAGS = re.compile(r"<(p|div|br|a|table|h[1-6]|ul|span)\b[^>]*>", re.IGNORECASE)
-PROSE_NAMES = frozenset((".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".org", ".log", "", ".html", ".htm"))
 
 
 def sniff(head: bytes, name: str) -> str:
@@ -79,14 +78,14 @@ def _by_lines(text: str, name: str) -> str:
 
     if language_of(name, text):
         return "code"
-    if _table(lines):
+    if delimiter_of(lines):
         return "csv"
     if len(_TAGS.findall(text)) >= max(5, len(lines) // 4):
         return "html"
     return "markdown" if len(_MARKDOWN.findall(text)) >= 3 else "text"
 
 
-def _table(lines: list[str]) -> str:
+def delimiter_of(lines: list[str]) -> str:
     """The delimiter of a table with a header: the same one as often in each of the first lines, outside of quotes."""
     for delimiter in "\t,;":
         counts = {re.sub(r'"[^"]*"', "", line).count(delimiter) for line in lines[:20]}

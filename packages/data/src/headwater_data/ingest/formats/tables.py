@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from ..records import Malformed, Raw, Record
 from .context import Context, bounded_lines
-from .sniff import _table
+from .sniff import delimiter_of
 
 CARRIED = ("url", "title", "date", "timestamp", "author", "language", "score", "snapshot", "dump", "subreddit")
 """Fields that go to a document's meta, `url` to its address."""
@@ -82,7 +82,7 @@ def read_csv(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
     """CSV or TSV with a header line."""
     text = io.TextIOWrapper(stream, encoding="utf-8-sig", errors="replace", newline="")  # type: ignore[type-var]
     first = text.readline(context.config.max_line_bytes)
-    delimiter = _table([first, ""]) or max("\t,;", key=first.count)
+    delimiter = delimiter_of([first, ""]) or max("\t,;", key=first.count)
     fields = next(csv.reader([first], delimiter=delimiter), [])
     rows = csv.DictReader(text, fieldnames=fields, delimiter=delimiter)
     csv.field_size_limit(context.config.max_line_bytes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import posixpath
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 from typing import IO
 from urllib.parse import quote, unquote
 from xml.etree import ElementTree
@@ -24,13 +24,22 @@ def read_warc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
     from fastwarc.warc import ArchiveIterator, WarcRecordType
 
     kinds = WarcRecordType.response | WarcRecordType.conversion | WarcRecordType.resource
+    forward = stream if stream.seekable() else Forward(stream)
+    records = ArchiveIterator(forward, record_types=kinds, parse_http=False)
+    yield from warc_pages(((f"{key}#{number:06d}", record) for number, record in enumerate(records)), key, context)
+
+
+def warc_pages(records: Iterable[tuple[str, object]], archive: str, context: Context) -> Generator[Record, None, bool]:
+    """Pages of WARC records (key, fastwarc's record), and one last reject if the archive breaks off.
+
+    Returns:
+        Whether it was read to its end.
+    """
     pending: list[tuple[str, str, bytes, str | None]] = []
-    number = -1
+    last = archive
     try:
-        forward = stream if stream.seekable() else Forward(stream)
-        for number, record in enumerate(ArchiveIterator(forward, record_types=kinds, parse_http=False)):
-            name = f"{key}#{number:06d}" if key else f"{number:06d}"
-            found = page_of(record, name, context)
+        for last, record in records:
+            found = page_of(record, last, context)
             if isinstance(found, tuple):
                 pending.append(found)
             else:
@@ -39,24 +48,25 @@ def read_warc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
                 yield from pages(pending, context)
                 pending = []
     except BaseException as e:  # a truncated or damaged archive: what lies before it counts
-        if not damaged(e):
+        if not _damaged(e):
             raise
         yield from pages(pending, context)
-        yield Malformed(f"{key}#{number + 1:06d}", "truncated_warc", str(e)[:200])
-        return
+        yield Malformed(f"{last}#end", "truncated_warc", str(e)[:200])
+        return False
     yield from pages(pending, context)
+    return True
 
 
-def damaged(e: BaseException) -> bool:
+def _damaged(e: BaseException) -> bool:
     """Whether this is what FastWARC raises for a broken archive; it panics too, which is no Exception."""
     return isinstance(e, OSError | ValueError | EOFError) or type(e).__name__ == "PanicException"
 
 
 class Forward(io.RawIOBase):
-    """A stream that cannot seek, as FastWARC wants it: it knows its place, and can go on to a later one."""
+    """A stream as FastWARC wants it, which knows its place and can go on to a later one; up to `size` bytes of it."""
 
-    def __init__(self, stream: IO[bytes]):
-        self.stream, self.at = stream, 0
+    def __init__(self, stream: IO[bytes], size: int | None = None):
+        self.stream, self.at, self.size = stream, 0, size
 
     def readable(self) -> bool:
         return True
@@ -76,7 +86,7 @@ class Forward(io.RawIOBase):
         return self.at
 
     def readinto(self, buffer) -> int:
-        data = self.stream.read(len(buffer))
+        data = self.stream.read(len(buffer) if self.size is None else min(len(buffer), self.size - self.at))
         buffer[: len(data)] = data
         self.at += len(data)
         return len(data)
