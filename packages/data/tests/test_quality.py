@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
 from functools import partial
 
@@ -68,7 +70,9 @@ def test_decisions_and_reasons_equal_datatroves_given_the_same_words(monkeypatch
         monkeypatch.setattr(module, "split_into_words", lambda text, language: text.split())
     rules = {n: r for n, r in published_rules().items() if n in own}
     assert len(rules) == len(own)
-    frame = measure(texts, Definitions(ngrams="letters")).with_columns(category=pl.lit("internet"), source=pl.lit("s"))
+    frame = measure(texts, Definitions(ngrams="letters")).with_columns(
+        category=pl.lit("internet"), source=pl.lit("s"), language=pl.lit("en")
+    )
     fired = verdicts(frame, rules)[1].to_dicts()
     rejected = 0
     for text, hits in zip(texts, fired, strict=True):
@@ -136,6 +140,34 @@ def test_every_signal_is_a_finite_number_under_every_definition(definitions, tex
     row = measure([text], definitions).row(0, named=True)
     assert tuple(row) == SIGNALS
     assert all(0 <= value < float("inf") for value in row.values())
+
+
+BOUNDS = """
+import itertools, random
+from headwater_data.config.quality import Definitions
+from headwater_data.dedup.minhash import signatures
+from headwater_data.quality.heuristics import measure
+from headwater_data.words import ngram_hashes, word_stream
+draw = random.Random(1)
+texts = [c * n for c in ["\\n", ".", "a", " ", "a ", "\\n\\n.", "\\u0130", "{", "\\U0001f600"] for n in range(36)]
+texts += ["".join(draw.choices("\\n\\n. a\\u0130{\\r", k=draw.randrange(60))) for _ in range(300)]
+for words, ngrams in itertools.product(["blanks", "punctuation"], ["words", "letters"]):
+    for text in texts:  # each alone: the arrays are made for the longest text
+        measure([text], Definitions(words=words, ngrams=ngrams))
+for batch in [[], texts, *([t] for t in texts)]:
+    stream = word_stream(batch)
+    for n in (1, 2, 13):
+        ngram_hashes(stream, n)
+    signatures(stream.hashes, stream.starts, 4, 1)
+print("within", len(texts))
+"""
+
+
+def test_compiled_loops_stay_within_their_arrays(tmp_path):
+    """Numba checks no index unless it is told to: a write past an array's end shows as a fault elsewhere, or not."""
+    checked = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", BOUNDS], capture_output=True, text=True, env=checked)
+    assert done.stdout.startswith("within"), done.stderr[-2000:]
 
 
 def test_alternative_definitions_count_what_they_say():

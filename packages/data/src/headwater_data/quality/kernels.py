@@ -48,6 +48,16 @@ def word_hash(word: str) -> int:
 # Gopher A1.1: the eight words of which English text has at least two
 STOP_WORDS = np.array([word_hash(w) for w in ("the", "be", "to", "of", "and", "that", "have", "with")], np.uint64)
 
+
+@njit
+def _mask(elements):
+    """The largest slot of a hash table that `elements` fill to less than half: 2**n - 1."""
+    mask = 15
+    while mask < 2 * elements:
+        mask = 2 * mask + 1
+    return mask
+
+
 Scratch = namedtuple(
     "Scratch",
     ["word_hash", "word_letters", "word_shift", "word_chars", "word_flags", "before", "gram", "slot", "breaks", "feeds",
@@ -58,10 +68,8 @@ Scratch = namedtuple(
 
 def scratch(longest: int) -> Scratch:
     """Room for a text of `longest` bytes."""
-    words = longest + 2
-    table = 16
-    while table < 2 * words:
-        table *= 2
+    words = longest + 2  # or lines: a text of line feeds only has one more than it has bytes
+    table = _mask(words) + 1
     return Scratch(
         np.empty(words, np.uint64), np.empty(words, np.uint64), np.empty(words, np.uint64),
         np.empty(words, np.int32), np.empty(words, np.uint8), np.zeros(words + 1, np.int64),
@@ -284,10 +292,7 @@ def _slot(room, mask, key):
 def _clear(room, elements):
     """Forget all keys; returns the mask of a table that fits `elements`."""
     room.stamp[0] += 1
-    mask = 15
-    while mask < 2 * elements:
-        mask = 2 * mask + 1
-    return mask
+    return _mask(elements)
 
 
 @njit(inline="always")
@@ -305,7 +310,7 @@ def _repeat(room, mask, key):
 def _repeated_lines(data, start, end, feeds, classes, count_all, size, words, room, out):
     """Repeated lines and paragraphs (Gopher), and FineWeb's rules on lines."""
     # ---- lines: what one or more line feeds part; an empty one only stands at either end
-    mask = _clear(room, len(feeds) + 2)
+    mask = _clear(room, len(feeds))
     lines = repeated = repeated_chars = 0
     full = short = terminal = full_repeated_chars = 0
     for k in range(len(feeds)):
@@ -332,7 +337,7 @@ def _repeated_lines(data, start, end, feeds, classes, count_all, size, words, ro
 
     # ---- paragraphs: what two or more line feeds part, of the text without outer blanks
     a, b = _strip(data, start, end, classes)
-    mask = _clear(room, len(feeds) + 2)
+    mask = _clear(room, len(feeds))
     paragraphs = repeated = repeated_chars = 0
     i = begin = a
     while i <= b:
