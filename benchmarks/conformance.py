@@ -74,7 +74,7 @@ def run(quick: bool) -> list[Row]:
     texts = texts.head(500) if quick else texts
     measured = {
         ngrams: measure(texts, Definitions(ngrams=ngrams)).with_columns(
-            category=pl.lit("internet"), source=pl.lit("web")
+            category=pl.lit("internet"), source=pl.lit("web"), language=pl.lit("en")
         )
         for ngrams in ("letters", "words")
     }

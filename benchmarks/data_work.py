@@ -47,7 +47,7 @@ def own_chain(path: str, limit: str) -> dict:
     rules = {n: r for n, r in published_rules().items() if r.signal in SIGNALS}
 
     def work(texts) -> dict:
-        frame = measure(texts).with_columns(category=pl.lit("internet"), source=pl.lit("web"))
+        frame = measure(texts).with_columns(category=pl.lit("internet"), source=pl.lit("web"), language=pl.lit("en"))
         rule, _ = verdicts(frame, rules)
         return {"documents": len(texts), "kept": int(rule["rule"].null_count())}
 

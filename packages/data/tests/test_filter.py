@@ -11,8 +11,10 @@ from pydantic import ValidationError
 
 from headwater_data._contracts.errors import UsageError
 from headwater_data.config import FilterConfig, RuleConfig, published_rules
-from headwater_data.quality.heuristics import SIGNALS
+from headwater_data.config.quality import language_tables
+from headwater_data.quality.heuristics import SIGNALS, measure
 from headwater_data.quality.language import LanguageIdentifier
+from headwater_data.quality.rules import verdicts
 
 RULES = {
     "short": {"signal": "gopher_words", "remove_if": "<", "threshold": 50, "categories": ["internet"]},
@@ -101,6 +103,34 @@ def test_a_threshold_may_differ_by_language(tmp_path, measured):
     out = run_stage("filter", tmp_path, {"documents": measured}, rules={"short": rule}, published=False)
     rejects = pl.read_parquet(out / "rejects/*.parquet").sort("id")
     assert rejects.select("id", "value", "threshold").rows() == [("novel/d0", 2.0, 3.0), ("web/d1", 2.0, 3.0)]
+
+
+GERMAN = """Der Leuchtturm steht seit zweihundert Jahren auf der Klippe und weist den Schiffen den Weg in den Hafen.
+In der Nacht dreht sich die Lampe, und von weitem sieht man das Licht über dem Wasser wandern. Früher wohnte der
+Wärter mit seiner Familie im Turm; heute wird alles von der Stadt aus gesteuert. Im Sommer kommen viele Besucher,
+die von oben auf das Meer blicken wollen, und im Winter ist es dort so still, dass man nur den Wind hört."""
+
+
+def test_a_text_is_held_against_the_thresholds_and_stop_words_of_its_own_language(tmp_path):
+    folder = documents_folder(tmp_path / "in", documents_frame([GERMAN]).with_columns(lang=pl.lit("de")))
+    (tmp_path / "signals").mkdir()
+    measured = run_stage("signals", tmp_path / "signals", {"documents": folder}, workers=1)
+    frame = pl.read_parquet(measured / "part-*.parquet")
+    count = len({"der", "und", "die", "in", "von", "im", "den", "des", "mit", "das", "er", "dem", "als", "wurde", "für"}
+                & set(GERMAN.lower().split()))  # fmt: skip
+    assert frame["gopher_stop_words"].to_list() == [count] and count > 5
+    rules = FilterConfig.model_validate({"rules": {"language": {"threshold": ["de"]}}}).rules
+    assert verdicts(frame, rules)[0]["rule"].to_list() == [None]
+    judged = verdicts(measure([GERMAN]).with_columns(frame.select("language", "category", "source")), {
+        "gopher_stop_words": rules["gopher_stop_words"]})[0]  # fmt: skip
+    assert judged["rule"].to_list() == ["gopher_stop_words"]  # no English ones in it
+
+
+def test_tables_by_language_name_published_rules_and_are_in_force():
+    tables, rules = language_tables()["thresholds"], published_rules()
+    assert set(tables) < set(rules)
+    assert {name: rules[name].by_language for name in tables} == tables
+    assert not [n for n, r in rules.items() if r.by_language.get("en", r.threshold) != r.threshold and "roots" not in n]
 
 
 class ByLetter(LanguageIdentifier):

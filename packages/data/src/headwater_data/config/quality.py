@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from functools import cache
 from pathlib import Path
 from typing import Literal
 
@@ -88,6 +89,8 @@ class SignalsConfig(Fanned):
     definitions: Definitions = Field(default_factory=Definitions, description="what the published rules leave open")
 
 
+TABLES = Path(__file__).parents[1] / "quality"
+
 Comparison = Literal["<", "<=", ">", ">=", "==", "!=", "not in"]
 
 
@@ -115,9 +118,19 @@ class RuleConfig(Config):
 
 
 def published_rules() -> dict[str, RuleConfig]:
-    """The rules of published_rules.yaml, the default."""
-    table = yaml.safe_load((Path(__file__).parents[1] / "quality" / "published_rules.yaml").read_text())
-    return {name: RuleConfig.model_validate(rule) for name, rule in table.items()}
+    """The rules of published_rules.yaml with the thresholds by language of languages.yaml, the default."""
+    by_language = language_tables()["thresholds"]
+    rules = yaml.safe_load((TABLES / "published_rules.yaml").read_text())
+    return {
+        name: RuleConfig.model_validate({**rule, "by_language": by_language.get(name, {})})
+        for name, rule in rules.items()
+    }
+
+
+@cache
+def language_tables() -> dict[str, dict]:
+    """languages.yaml: `thresholds` (rule -> language -> threshold), `stop_words` (language -> words)."""
+    return yaml.safe_load((TABLES / "languages.yaml").read_text())
 
 
 class Selection(Config):

@@ -1,4 +1,5 @@
-"""Language identification with fastText's lid.176 (Joulin et al. 2016), from weights that a source carries."""
+"""Language identification with fastText's lid.176 (Joulin et al. 2016), from weights that a source carries; what is
+measured in a language's own terms."""
 
 from __future__ import annotations
 
@@ -8,8 +9,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
+import polars as pl
+
 from .._contracts.errors import UserError
+from ..config.quality import language_tables
 from ..documents import read_json
+from ..words import word_stream
 
 
 def find_weights(sources: Path | None, name: str = "", besides: str = "") -> Path | None:
@@ -65,6 +71,18 @@ def load_fasttext(path: Path):
         return fasttext.load_model(str(path))
     except ValueError as e:
         raise UserError(f"{path}: no fastText model ({e}); correct the source of role weights") from None
+
+
+def count_stop_words(texts: pl.Series, languages: pl.Series) -> pl.Series:
+    """How many of its language's stop words (languages.yaml) a text holds, f64; null in a language without list."""
+    keys = {code: word_stream(words.split()).hashes for code, words in language_tables()["stop_words"].items()}
+    rows = np.flatnonzero(languages.is_in(list(keys)).to_numpy())
+    stream = word_stream(texts.gather(rows))
+    counts: list[float | None] = [None] * len(texts)
+    for i, row in enumerate(rows.tolist()):
+        words = stream.hashes[stream.starts[i] : stream.starts[i + 1]]
+        counts[row] = float(np.isin(keys[languages[row]], words).sum())
+    return pl.Series("gopher_stop_words", counts, pl.Float64)
 
 
 class LanguageIdentifier:

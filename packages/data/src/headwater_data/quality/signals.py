@@ -18,7 +18,7 @@ from ..fanout import fan_out
 from ..harm.wordlists import COLUMNS, WordLists, classify, find_wordlists
 from .classifier import QualityScorer
 from .heuristics import SIGNALS, measure
-from .language import LanguageIdentifier, find_weights
+from .language import LanguageIdentifier, count_stop_words, find_weights
 
 
 def signals(run: Run) -> None:
@@ -104,6 +104,8 @@ def measure_block(
         language_score=score,
         language_share=share,
     ).hstack(measure(documents["text"], config.definitions))
+    own = count_stop_words(documents["text"], measured["language"])
+    measured = measured.with_columns(gopher_stop_words=pl.coalesce(own, "gopher_stop_words"))
     measured = measured.hstack(_harm(documents["text"], language, lists, config))
     if quality is not None:
         path, label = quality
