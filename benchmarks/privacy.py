@@ -1,7 +1,7 @@
 """Private data in sentences that others wrote: recall and precision by kind, beside Presidio and dolma.
 
-Input: the 209 sentence templates of presidio-evaluator (Python's package index), ten times, filled by
-Faker: with e-mail addresses, phone numbers of six countries, card and account numbers, social security numbers, public IP addresses, and
+Input: the 209 sentence templates of presidio-evaluator (Python's package index), ten times, filled by Faker: e-mail
+addresses, phone numbers of six countries, card and account numbers, social security numbers, public IP addresses, and
 around them names, streets, house numbers, postcodes, dates and years, which are none of these. Neither sentences nor
 fillings are ours. A find counts if it overlaps a filling of its kind. Presidio: its pattern recognizers, scores of 0.3
 and more, without the language model that would weigh the context.

@@ -68,8 +68,8 @@ def _phone(faker) -> str:
 def _other(slot: str, faker) -> str:
     names = {
         "person": "name", "organization": "company", "zipcode": "postcode", "age": "random_int",
-        "nationality": "country", "nation_woman": "country", "nation_plural": "country", "state_abbr": "city", "us_driver_license": "bothify",
-        "date_of_birth": "date",
+        "nationality": "country", "nation_woman": "country", "nation_plural": "country", "state_abbr": "city",
+        "us_driver_license": "bothify", "date_of_birth": "date",
     }  # fmt: skip
     return str(getattr(faker, names.get(slot, slot), faker.word)())
 

@@ -53,6 +53,19 @@ def test_generated_cards_and_accounts_are_found_and_a_wrong_digit_is_not(seed):
     assert kinds(f"pay to {account} now") == ["iban"]
 
 
+@pytest.mark.parametrize(
+    ("beside", "alone", "kind"),
+    [
+        ("Phone:\n0421 50360", "Chapter 0421 50360", "phone"),
+        ("mobile 0766139634", "part 0766139634", "phone"),
+        ("(0734) 751087 fax", "(0734) 751087 pages", "phone"),
+        ("my Maestro card 6759649826438453", "order 6759649826438453", "card"),
+    ],
+)
+def test_a_word_beside_a_number_says_what_the_number_alone_does_not(beside, alone, kind):
+    assert (kinds(beside), kinds(alone)) == ([kind], [])
+
+
 def test_placeholders_tell_the_kind_and_pseudonyms_repeat():
     text = "From a.b@corp.com to A.B@corp.com, cc x@corp.com"
     spans = find_private(text, STEPS)

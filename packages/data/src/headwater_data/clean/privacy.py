@@ -24,13 +24,28 @@ _EMAIL = re.compile(
 _IPV4 = re.compile(r"(?<![\d.\w-])(?:\d{1,3}\.){3}\d{1,3}(?![\d\w]|\.\d|-\d)")
 _IPV6 = re.compile(r"(?<![\w:.])(?:[0-9A-Fa-f]{1,4}:){2,7}(?::?[0-9A-Fa-f]{1,4}){1,6}(?![\w:])")
 _VERSION = re.compile(r"(?:version|release|v\.?|ver\.?|build|firmware|section|chapter|§)\s*$", re.I)
-_CARD = re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){12,18}(?![\d-]|[.,]\d)")
-_CARD_FORMS = re.compile(
-    r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|5\d\d)\d{12}|3(?:0[0-5]|[68]\d)\d{11}"
+_CARD = re.compile(r"(?<![\d.,-])\d(?:[ -]?\d){11,18}(?![\d-]|[.,]\d)")
+_CARD_FORMS = re.compile(  # Visa, Mastercard, American Express, Discover, Diners Club, JCB, UnionPay
+    r"4\d{12}(?:\d{3})?(?:\d{3})?|5[1-5]\d{14}|2(?:2[2-9]|[3-6]\d|7[01])\d{13}|3[47]\d{13}|6(?:011|4[4-9]\d|5\d\d)\d{12}"
+    r"|3(?:0[0-5]|[68]\d)\d{11}|35(?:2[89]|[3-8]\d)\d{12}|62\d{14,17}"
 )
+_CARD_FORMS_BY_WORD = re.compile(r"(?:5[06-8]|6\d)\d{10,17}|(?:1800|2131)\d{11}")
+"""Maestro's and JCB's old ones: so wide that a card must be spoken of before."""
+_CARD_WORD = re.compile(r"\b(?:card|cc|credit|debit|maestro)\b[^\n]*$", re.I)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
 _SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
-_PHONE = re.compile(r"(?<![\w.,/#:-])(?:\+|\(|00)?\d[\d\s().-]{6,18}\d(?!\w|[.,-]\d)")
+_PHONE = re.compile(
+    r"((?:(?<![\w.,/#-])(?<!\d:)(?:\(|00)?|(?<![\w+])\+)\d[\d\s().-]{6,18}\d)(?:\s?(?:x|ext\.?)\s?\d{1,7})?(?!\w|[.,-]\d)"
+)
+_DATE = re.compile(r"(?:19|20)\d\d[-. ][01]?\d[-. ][0-3]?\d|[0-3]?\d[-. ][0-3]?\d[-. ](?:19|20)\d\d")
+_PHONE_WORD = re.compile(
+    r"(?<![\w<])(?:(?:tele|smart)?phone|tel|telefon|t[eé]l[eé]phone|tel[eé]fono|call|mobile?|cell|fax|hotline|handy|sms|whatsapp)\b"
+    r"[^\d]{0,16}$",
+    re.I,
+)
+_PHONE_WORD_AFTER = re.compile(r"[\s,:/-]{1,3}(?:office|mobile|cell|fax|phone)\b", re.I)
+_PLANS = ("GB", "DE", "FR", "ES", "IT", "NL", "PL", "IN", "AU", "BR")
+"""Number plans, besides the region's, that a number without country code may be of, where a phone is spoken of."""
 _NOT_A_PHONE = re.compile(r"(?:isbn|issn|doi|rfc|order|invoice|ticket|bug|id|no\.?|serial|pmid|arxiv|#)[\s:#]*$", re.I)
 _SECRETS = tuple(
     (mark, re.compile(form))
@@ -131,7 +146,10 @@ def _cards(text: str, start: int, end: int) -> Iterator[Span]:
     """Numbers of a known issuer's form (ISO/IEC 7812) whose Luhn digit is right."""
     for m in _CARD.finditer(text, start, end):
         digits = re.sub(r"\D", "", m[0])
-        if _CARD_FORMS.fullmatch(digits) and len(set(digits)) > 1 and luhn(digits):
+        form = _CARD_FORMS.fullmatch(digits) or (
+            _CARD_FORMS_BY_WORD.fullmatch(digits) and _CARD_WORD.search(text, max(m.start() - 40, 0), m.start())
+        )
+        if form and len(set(digits)) > 1 and luhn(digits):
             yield m.start(), m.end(), "card", m[0]
 
 
@@ -166,24 +184,37 @@ def _social_security(text: str, start: int, end: int) -> Iterator[Span]:
 
 
 def _phones(text: str, region: str, start: int, end: int) -> Iterator[Span]:
-    """Numbers that a country's plan knows (phonenumbers); without + they need the shape that people write them in."""
+    """Numbers that a country's plan knows (phonenumbers); without + they need the shape that people write them in, or a
+    word such as phone or fax beside them."""
     for m in _PHONE.finditer(text, start, end):
-        begin = m.start() + (m[0].startswith("(") and ")" not in m[0])  # a number in brackets
-        found = text[begin : m.end()]
+        begin = m.start() + (m[1].startswith("(") and ")" not in m[1])  # a number in brackets
+        found = text[begin : m.end(1)]
         digits = sum(c.isdecimal() for c in found)
-        if not 8 <= digits <= 15 or "\n" in found or _NOT_A_PHONE.search(text, max(begin - 10, 0), begin):
+        if (
+            not 8 <= digits <= 15
+            or "\n" in found
+            or _DATE.fullmatch(found)
+            or _NOT_A_PHONE.search(text, max(begin - 10, 0), begin)
+        ):
             continue
-        if not found.startswith(("+", "00")) and not _LOCAL_SHAPE.fullmatch(found):
-            continue
-        import phonenumbers
+        plans: tuple[str, ...] = (region,)
+        if not found.startswith(("+", "00")):
+            if _PHONE_WORD.search(text, max(begin - 30, 0), begin) or _PHONE_WORD_AFTER.match(text, m.end()):
+                plans = (region, *_PLANS)
+            elif not _LOCAL_SHAPE.fullmatch(found):
+                continue
+        if any(_in_plan(found, plan) for plan in plans):
+            yield begin, m.end(), "phone", text[begin : m.end()]
 
-        written = "+" + found[2:] if found.startswith("00") else found
-        try:
-            number = phonenumbers.parse(written, region)
-        except phonenumbers.NumberParseException:
-            continue
-        if phonenumbers.is_valid_number(number):
-            yield begin, m.end(), "phone", found
+
+def _in_plan(found: str, region: str) -> bool:
+    import phonenumbers
+
+    written = "+" + found[2:] if found.startswith("00") else found
+    try:
+        return phonenumbers.is_valid_number(phonenumbers.parse(written, region))
+    except phonenumbers.NumberParseException:
+        return False
 
 
 _LOCAL_SHAPE = re.compile(r"\(\d{2,5}\)[ -]?\d{3,4}[ -.]?\d{3,5}|\d{3}[-.]\d{3}[-.]\d{4}|1[-.]\d{3}[-.]\d{3}[-.]\d{4}")
