@@ -33,10 +33,17 @@ def is_binary(head: bytes) -> bool:
     return b"\0" in head.partition(b"\n")[0] or head.count(b"\0") > len(head) // 100
 
 
+def wide_encoding(data: bytes) -> str:
+    """utf-16 or utf-32 by the mark at the start; empty without one."""
+    if data[:4] in (b"\xff\xfe\0\0", b"\0\0\xfe\xff"):
+        return "utf-32"
+    return "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else ""
+
+
 def whole_text(data: bytes) -> str | None:
-    """Text of a file: UTF-8, UTF-16 with its mark, else what detection says; None for what is no text."""
-    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return data.decode("utf-16", "replace")
+    """Text of a file: UTF-8, UTF-16 or UTF-32 with its mark, else what detection says; None for what is no text."""
+    if wide := wide_encoding(data):
+        return data.decode(wide, "replace")
     if is_binary(data):
         return None
     try:

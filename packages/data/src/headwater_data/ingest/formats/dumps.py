@@ -44,7 +44,11 @@ def _local(tag: str) -> str:
     return tag.rpartition("}")[2]
 
 
-_FILES = re.compile(r"^\s*(?:\[\[)?(?:File|Image|Category):.*$|^\s*thumb\|.*$", re.M | re.I)
+_REFERENCE = re.compile(r"<ref\b[^>]*/>|<ref\b[^>]*>.*?</ref\s*>", re.S | re.I)
+_MEDIA = re.compile(r"\.(?:jpe?g|png|svg|gif|tiff?|webp|xcf|djvu|pdf|og[gav]|webm|mp[34]|wav|flac|mid)$", re.I)
+_REMAINS = re.compile(
+    r"'{2,5}|__[A-Z]+__|</?(?:br|small|su[bp]|ref|div|span|center|blockquote|nowiki|[bisu])\b[^>]*>", re.I
+)
 _TABLE = re.compile(r"^\s*(?:\{\||\|\}|\|-|!|\|).*$", re.M)
 
 
@@ -53,15 +57,26 @@ def wikitext(text: str) -> str:
     as lines."""
     import mwparserfromhell
 
-    code = mwparserfromhell.parse(text, skip_style_tags=False)
-    for tag in code.filter_tags(matches=lambda node: str(node.tag) in ("ref", "gallery", "math", "timeline", "table")):
+    code = mwparserfromhell.parse(_REFERENCE.sub("", text), skip_style_tags=False)
+    tags = code.filter_tags(matches=lambda node: str(node.tag) in ("ref", "gallery", "math", "timeline", "table"))
+    for node in (*tags, *code.filter_wikilinks(matches=_no_words)):
         try:
-            code.remove(tag)
+            code.remove(node)
         except ValueError:  # it went with one around it
             continue
     plain = code.strip_code(normalize=True, collapse=True, keep_template_params=False)
-    lines = "\n".join(line.strip() for line in _TABLE.sub("", _FILES.sub("", plain)).split("\n"))
+    lines = "\n".join(line.strip() for line in _TABLE.sub("", _REMAINS.sub("", plain)).split("\n"))
     return re.sub(r"\n{3,}", "\n\n", lines).strip()
+
+
+def _no_words(link) -> bool:
+    """Whether a link is no part of a sentence: a file, a category, the article in another language. The namespaces'
+    names are each wiki's own, so a file is known by its ending, the others by their bare `Name:title`."""
+    title = str(link.title).strip()
+    if _MEDIA.search(title):
+        return True
+    space, colon, name = title.partition(":")
+    return bool(space and colon and link.text is None and not name.startswith(" "))
 
 
 def read_stackexchange(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
@@ -108,8 +123,20 @@ def _number(value: str | None) -> int:
 
 _FROM = re.compile(rb"^From \S+.*\d{4}\s*$")
 _QUOTED = re.compile(r"^\s*(?:>|\|)+")
+_ATTRIBUTION = re.compile(r"^(?:-+ ?)?(?:On|Am|Le|El|Il|Em|Op|Den|Dnia|W dniu|\d{1,4}[./-]\d{1,2}[./-]\d{1,4})\b", re.I)
 _WROTE = re.compile(
-    r"^(?:On|Am|Le|El|Op) .{0,200}(?:wrote|schrieb|a écrit|escribió|schreef)[:,]?\s*$|^-+ ?Original Message ?-+$", re.I
+    r"(?:wrote|schrieb|a écrit|escribió|ha scritto|escreveu|schreef|skrev|napisał(?:\(?a\)?)?|написал\(?а?\)?)"
+    r"\s?[:,]?\s*-*\s*$",
+    re.I,
+)
+_ORIGINAL = re.compile(
+    r"^\s*-+ ?(?:Original Message|Forwarded message|Ursprüngliche Nachricht|Message d'origine) ?-+\s*$", re.I
+)
+_APP = re.compile(r"^\s*Sent (?:from|via|with) (?:my )?\S+(?: \S+){0,5}\s*$")
+_HEADER = re.compile(
+    r"^\s*\*?(From|Sent|Date|To|Cc|Subject|Von|Gesendet|Datum|An|Betreff|De|Envoyé|À|Objet|Enviado|Para|Asunto|Da|Inviato|A"
+    r"|Oggetto|Van|Verzonden|Aan|Onderwerp|Från|Skickat|Till|Ämne|Fra|Til|Emne|От|Кому|Тема):\*?(?:\s|$)",
+    re.I,
 )
 
 
@@ -162,12 +189,35 @@ def _message(data: bytes, name: str, too_large: bool, context: Context) -> Recor
 
 
 def own_words(body: str) -> str:
-    """A message without what it quotes (lines with >, the line that names the quoted one) and without its signature,
-    which `-- ` begins (RFC 3676, section 4.3)."""
+    """A message without what it quotes (lines with >, the lines that name the quoted one, all below a repeated header)
+    and without its signature, which `-- ` begins (RFC 3676, section 4.3)."""
     kept: list[str] = []
-    for line in body.replace("\r\n", "\n").split("\n"):
-        if line.rstrip("\r") in ("-- ", "--"):
+    lines = body.replace("\r\n", "\n").split("\n")
+    at = 0
+    while at < len(lines):
+        line = lines[at]
+        if line in ("-- ", "--") or _ORIGINAL.match(line) or _repeats_header(lines[at : at + 4]):
             break
-        if not _QUOTED.match(line) and not _WROTE.match(line):
+        skipped = _attribution(lines[at : at + 3])
+        if not skipped and not _QUOTED.match(line) and not _APP.match(line):
             kept.append(line.rstrip())
+        at += skipped or 1
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip()
+
+
+def _repeats_header(lines: list[str]) -> bool:
+    """Whether these are the first lines of a quoted message's header, as Outlook and web mail write it."""
+    return len(lines) > 2 and all(_HEADER.match(line) for line in lines[:3])
+
+
+def _attribution(lines: list[str]) -> int:
+    """How many lines say who wrote what follows (`On ..., A <a@b.org> wrote:`); 0 if these do not."""
+    if not _ATTRIBUTION.match(lines[0]):
+        return 0
+    for count in range(1, len(lines) + 1):
+        joined = " ".join(lines[:count])
+        if len(joined) > 300:
+            return 0
+        if _WROTE.search(joined):
+            return count
+    return 0

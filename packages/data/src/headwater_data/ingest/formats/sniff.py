@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-from .context import is_binary
+from .context import is_binary, wide_encoding
 
 _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern, re.IGNORECASE | re.MULTILINE | re.DOTALL))
@@ -21,12 +21,12 @@ _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
                  r"(?:[A-Za-z][A-Za-z0-9-]*:[^\n]*\n(?:[ \t][^\n]*\n)*)*\n"),
         ("html", r"\A(\s|<!--.*?-->|<\?xml[^>]*\?>)*(<!DOCTYPE html|<html[\s>]|<head[\s>]|<body[\s>])"),
         ("gutenberg", r"^\*\*\* ?START OF TH(E|IS) PROJECT GUTENBERG EBOOK"),
-        ("latex", r"^\s*\\(documentclass|documentstyle|begin\{document\}|section\*?\{|chapter\*?\{)"),
+        ("latex", r"^\s*\\(documentclass|documentstyle|begin\{[a-z]+\*?\}|section\*?\{|chapter\*?\{)"),
     )
 )  # fmt: skip
-_CHAT = re.compile(
-    r"^\s*[\[(]?(\d{4}-\d\d-\d\d[T ])?\d{1,2}:\d\d(:\d\d)?[\])]?\s*(<\s*[@+%~&]?[^>\s]{1,32}>|\*|-+|[<-]--|\S+ -!-)"
-)
+TIME = r"[\[(]?(?:\d{4}-\d\d-\d\d[T ]|\d{1,2} [A-Z][a-z]{2} )?\d{1,2}:\d\d(?::\d\d)?Z?[\])]?"
+"""Of a line of a chat's log."""
+_CHAT = re.compile(rf"^\s*{TIME}\s*(<\s*[@+%~&]?[^>\s]{{1,200}}>|\*|-+|[<-]--|\S+ -!-)")
 _MARKDOWN = re.compile(r"^#{1,6} \S|\]\([^)\s]+\)|^```|^\s*[-*] .+\n\s*[-*] |^\S.*\n[=-]{3,}\s*$", re.MULTILINE)
 _TAGS = re.compile(r"<(p|div|br|a|table|h[1-6]|ul|span)\b[^>]*>", re.IGNORECASE)
 
@@ -46,8 +46,8 @@ def sniff(head: bytes, name: str) -> str:
         return "warc"
     if _is_json_line(head.lstrip().partition(b"\n")[0]):
         return "jsonl"
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        text = head.decode("utf-16", "ignore")
+    if wide := wide_encoding(head):
+        text = head.decode(wide, "ignore")
     elif is_binary(head):
         return "binary"
     else:

@@ -8,10 +8,14 @@ from typing import IO
 
 from ..records import Malformed, Raw, Record
 from .context import Context, whole_text
+from .sniff import TIME
 
-_STAMP = r"^\s*[\[(]?(?:\d{4}-\d\d-\d\d[T ])?\d{1,2}:\d\d(?::\d\d)?(?:Z)?[\])]?\s*"
-_SAID = re.compile(_STAMP + r"<\s*[@+%~&]?([^>\s]{1,32})>\s?(.*)$")
+_STAMP = rf"^\s*{TIME}\s*"
+_SAID = re.compile(
+    _STAMP + r"<\s*[@+%~&]?([^>\s!]{1,32})(?:>\s?|![^>\s]{1,200}> [+-]?)(.*)$"
+)  # dircproxy: nick!user@host
 _ACTED = re.compile(_STAMP + r"\*\s+(?!\*)([^\s*]{1,32})\s+(.*)$")
+_NOTE = re.compile(r"(?:\A|(?<=\n\n))NOTE(?=\s)(?:.+\n?)*")
 
 
 def read_irc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
@@ -22,7 +26,8 @@ def read_irc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
         return
     lines = []
     for line in text.split("\n"):
-        if said := _SAID.match(line):
+        said = _SAID.match(line)
+        if said and said[2].strip():
             lines.append(f"<{said[1]}> {said[2].strip()}")
         elif acted := _ACTED.match(line):
             lines.append(f"* {acted[1]} {acted[2].strip()}")
@@ -37,8 +42,11 @@ def read_subtitles(stream: IO[bytes], key: str, context: Context) -> Iterator[Re
     if text is None:
         yield Malformed(key, "not_text", "")
         return
+    vtt = text.lstrip().startswith("WEBVTT")
+    if vtt:  # pysubs2 takes a comment for words
+        text = _NOTE.sub("", text.replace("\r\n", "\n"))
     try:
-        events = pysubs2.SSAFile.from_string(text, format_="vtt" if text.lstrip().startswith("WEBVTT") else "srt")
+        events = pysubs2.SSAFile.from_string(text, format_="vtt" if vtt else "srt")
     except Exception as e:  # pysubs2 raises its own and ValueError, IndexError on broken times
         yield Malformed(key, "broken_subtitles", type(e).__name__)
         return
