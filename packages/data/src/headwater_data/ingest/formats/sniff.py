@@ -12,7 +12,7 @@ _FORMATS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     for name, pattern in (
         ("mediawiki", r"\A\s*(<\?xml[^>]*\?>\s*)?<mediawiki[\s>]"),
         ("stackexchange", r"\A\s*(<\?xml[^>]*\?>\s*)?<posts>"),
-        ("jats", r"\A\s*(<\?xml[^>]*\?>\s*)?(<!DOCTYPE (article|Pubmed)[^>]*>\s*)?"
+        ("jats", r"\A\s*(<\?xml[^>]*\?>\s*)?(<!DOCTYPE (article|Pubmed)[^>]*>\s*)?(<!--.*?-->\s*)*"
                  r"<(article|pmc-articleset|PubmedArticleSet)[\s>]"),
         ("vtt", r"\AWEBVTT(\s|\Z)"),
         ("srt", r"\A\s*\d+\s*\n\d{1,2}:\d\d:\d\d[,.]\d{1,3}\s*-->\s*\d"),

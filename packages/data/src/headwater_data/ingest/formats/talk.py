@@ -15,7 +15,7 @@ _SAID = re.compile(
     _STAMP + r"<\s*[@+%~&]?([^>\s!]{1,32})(?:>\s?|![^>\s]{1,200}> [+-]?)(.*)$"
 )  # dircproxy: nick!user@host
 _ACTED = re.compile(_STAMP + r"\*\s+(?!\*)([^\s*]{1,32})\s+(.*)$")
-_NOTE = re.compile(r"(?:\A|(?<=\n\n))NOTE(?=\s)(?:.+\n?)*")
+_NOTE = re.compile(r"(?:\A|(?<=\n\n))NOTE(?=\s)[^\n]*(?:\n[^\n]+)*")
 
 
 def read_irc(stream: IO[bytes], key: str, context: Context) -> Iterator[Record]:
