@@ -1,4 +1,5 @@
-"""Private data to placeholders: e-mail, phone, IP, payment cards, IBAN, US social security numbers, keys and tokens.
+"""Private data to placeholders: e-mail, phone, IP, payment cards, IBAN, identity numbers of seven
+countries, keys and tokens.
 
 Each kind is looked for only in a text that holds its mark (an @, a run of digits), and counts only if its own check
 holds (a number plan, a check digit, a routable address). Street addresses are not looked for: no rule finds them
@@ -11,6 +12,7 @@ import hashlib
 import ipaddress
 import re
 from collections.abc import Iterator
+from importlib import import_module
 
 from ..config.clean import Steps
 
@@ -33,7 +35,19 @@ _CARD_FORMS_BY_WORD = re.compile(r"(?:5[06-8]|6\d)\d{10,17}|(?:1800|2131)\d{11}"
 """Maestro's and JCB's old ones: so wide that a card must be spoken of before."""
 _CARD_WORD = re.compile(r"\b(?:card|cc|credit|debit|maestro)\b[^\n]*$", re.I)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-_SSN = re.compile(r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])")
+_NATIONAL_IDS = tuple(
+    (modules, re.compile(rf"(?<![\w.-])(?:{form})(?![\w-]|\.\d)"))
+    for modules, form in (
+        (("us.ssn",), r"\d{3}-\d{2}-\d{4}"),
+        (("br.cpf",), r"\d{3}\.\d{3}\.\d{3}-\d{2}"),
+        (("es.dni", "es.nie"), r"(?:\d{8}|[XYZ]\d{7})-?[A-Z]"),
+        (("fi.hetu",), r"\d{6}[-+A]\d{3}[0-9A-Y]"),
+        (("fr.nir",), r"[12] ?\d\d ?[0-3]\d ?\d[\dAB] ?\d{3} ?\d{3} ?\d\d"),
+        (("se.personnummer",), r"\d{6}[-+]\d{4}"),
+    )
+)
+"""python-stdnum's checks, and the shapes in which people write these numbers: enough to be told from other ones."""
+_CODICE_FISCALE = re.compile(r"(?<!\w)[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z](?!\w)")
 _PHONE = re.compile(
     r"((?:(?<![\w.,/#-])(?<!\d:)(?:\(|00)?|(?<![\w+])\+)\d[\d\s().-]{6,18}\d)(?:\s?(?:x|ext\.?)\s?\d{1,7})?(?!\w|[.,-]\d)"
 )
@@ -93,6 +107,8 @@ def find_private(text: str, steps: Steps, region: str = "US") -> list[Span]:
         found += [(m.start(), m.end(), "email", m[0]) for m in _EMAIL.finditer(text)]
     if steps.ip and _COLONS.search(text):
         found += _addresses(text, _IPV6, 0, len(text))
+    if steps.national_id:
+        found += _checked(text, _CODICE_FISCALE, ("it.codicefiscale",), 0, len(text))
     if steps.iban and _IBAN_START.search(text):
         found += _ibans(text)
     for run in _DIGIT_RUN.finditer(text):  # the forms below are slow on prose, and live in runs of digits only
@@ -102,7 +118,8 @@ def find_private(text: str, steps: Steps, region: str = "US") -> list[Span]:
         if steps.card:
             found += _cards(text, start, end)
         if steps.national_id:
-            found += _social_security(text, start, end)
+            for modules, form in _NATIONAL_IDS:
+                found += _checked(text, form, modules, start, end)
         if steps.phone:
             found += _phones(text, region, start, end)
     taken: list[Span] = []
@@ -175,11 +192,10 @@ def _ibans(text: str) -> Iterator[Span]:
             value = value.rpartition(" ")[0]
 
 
-def _social_security(text: str, start: int, end: int) -> Iterator[Span]:
-    for m in _SSN.finditer(text, start, end):
-        from stdnum.us import ssn
-
-        if ssn.is_valid(m[0]):
+def _checked(text: str, form: re.Pattern[str], modules: tuple[str, ...], start: int, end: int) -> Iterator[Span]:
+    """Identity numbers of this form whose dates and check digits are right."""
+    for m in form.finditer(text, start, end):
+        if any(import_module(f"stdnum.{module}").is_valid(m[0]) for module in modules):
             yield m.start(), m.end(), "national_id", m[0]
 
 
