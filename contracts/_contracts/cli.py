@@ -93,7 +93,9 @@ def _inputs(stage: Stage, given: list[str]) -> dict[str, Path]:
 def _parser(
     package: str, version: str, stages: Sequence[Stage], commands: Sequence[Command]
 ) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(package, description=importlib.import_module(package.replace("-", "_")).__doc__)
+    about = importlib.import_module(package.replace("-", "_")).__doc__
+    raw = argparse.RawDescriptionHelpFormatter  # --version in one line, for scripts
+    parser = argparse.ArgumentParser(package, description=about, formatter_class=raw)
     contract = ", ".join(f"{kind} {number}" for kind, number in artefacts.SCHEMAS.items())
     parser.add_argument("--version", action="version", version=f"{package} {version} (schemas: {contract})")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
