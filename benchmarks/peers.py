@@ -15,6 +15,7 @@ PEERS = {
                   "python-magic", "orjson", "polars", "rensa==0.5.0",
                   "datasketch==2.0.0"],
     "dolma": ["dolma==1.2.1", "polars"],
+    "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "pyarrow", "numpy"],
     "presidio": ["presidio-analyzer==2.2.366", "faker==40.63.0"],
 }  # fmt: skip
 """Name -> what is installed; the names are the environments' folders below work/peers."""

@@ -7,13 +7,14 @@ import shutil
 from functools import cache
 
 import numpy as np
+import pyarrow as pa
 import pytest
-import tiktoken
 from corpora import real_documents
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers import Tokenizer, normalizers
 
+from headwater_tokenizer import bpe
 from headwater_tokenizer._contracts.errors import UserError
 from headwater_tokenizer.encoder import Encoder
 from headwater_tokenizer.special import NAMED
@@ -42,7 +43,7 @@ texts = st.one_of(st.text(max_size=300), st.lists(st.one_of(pieces, st.text(max_
 @cache
 def both(folder) -> tuple[Encoder, Encoder]:
     fast, slow = Encoder(folder), Encoder(folder, "tokenizers")
-    assert (fast.engine, slow.engine) == ("tiktoken", "tokenizers")
+    assert (fast.engine, slow.engine) == ("compiled", "tokenizers")
     return fast, slow
 
 
@@ -63,21 +64,38 @@ def test_ids_are_those_of_tokenizers_on_adversarial_strings_and_real_documents(t
     assert_same(tokenizer, [*ADVERSARIAL, *(text for _, text, _ in real_documents())])
 
 
-@pytest.mark.parametrize("pattern", [r"\p{L}", r"\p{N}", r"\s", r"'(?i:[sdmt]|ll|ve|re)"])
-def test_the_two_regular_expression_engines_know_the_same_unicode(pattern):
-    """Every code point, alone and after an apostrophe: what tiktoken and tokenizers match."""
-    text = "".join(f"'{chr(c)}" for c in range(0x110000) if not 0xD800 <= c < 0xE000)
-    ranks = {bytes([byte]): byte for byte in range(256)}
-    encoding = tiktoken.Encoding("bytes", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    ours = bytes(encoding.encode_ordinary(text)).decode()  # tiktoken drops what the pattern does not match
-    theirs = pre_tokenizers.Split(Regex(pattern), "removed", invert=True).pre_tokenize_str(text)
-    assert ours == "".join(piece for piece, _ in theirs)
-
-
-def test_runs_of_blanks_beyond_the_fast_engine_s_stack_are_encoded_all_the_same(tokenizer):
+def test_a_piece_too_long_for_the_compiled_loops_is_encoded_all_the_same(tokenizer):
     fast, slow = both(tokenizer)
-    text = "a" + " " * 1_500_000 + "b"
-    np.testing.assert_array_equal(fast.encode([text])[0], slow.encode([text])[0])
+    documents = ["before", "a" + " " * 1_500_000 + "b", "x" * 5000, "汉" * 3000, "", "after"]
+    for ours, theirs in zip(fast.encode(documents), slow.encode(documents), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    column = pa.array(documents, pa.large_string())
+    for engine in (fast, slow):
+        ids, lengths = engine.encode_column(column, end=3)
+        assert lengths.sum() == len(ids) and ids.dtype == engine.dtype
+        np.testing.assert_array_equal(ids, np.concatenate([np.append(i, 3) for i in slow.encode(documents)]))
+
+
+def test_a_slice_of_a_column_is_encoded_as_itself(tokenizer):
+    fast, _ = both(tokenizer)
+    column = pa.array(["one", "two three", "", "four"], pa.large_string())
+    ids, lengths = fast.encode_column(column[1:3])
+    assert lengths.tolist() == [len(ids), 0] and np.array_equal(ids, fast.encode(["two three"])[0])
+
+
+def test_a_full_table_of_pieces_goes_on_without_new_ones(tokenizer, monkeypatch):
+    monkeypatch.setattr(bpe, "SLOTS", 64)
+    monkeypatch.setattr(bpe, "POOL", 50)
+    small = Encoder(tokenizer)
+    documents = [text for _, text, _ in real_documents()[:40]]
+    for ours, theirs in zip(small.encode(documents), both(tokenizer)[0].encode(documents), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert small._fast is not None and small._fast.cache.used[0] <= 32 and small._fast.cache.used[1] <= 50
+
+
+def test_a_lone_surrogate_is_refused(tokenizer):
+    with pytest.raises(UnicodeEncodeError):
+        both(tokenizer)[0].encode(["\ud800"])
 
 
 def test_special_tokens_written_in_a_text_are_ordinary_text(tokenizer):
@@ -116,7 +134,7 @@ def test_ids_that_are_not_merge_ranks_are_translated(tokenizer, tmp_path):
 
 def test_a_difference_between_the_engines_is_found_and_the_slower_one_used(tokenizer):
     encoder = Encoder(tokenizer)
-    encoder._id_of_rank = np.arange(encoder.vocab_size, dtype=np.uint32)[::-1].copy()
+    encoder._fast.merges.byte_ids[:] = encoder._fast.merges.byte_ids[::-1].copy()
     assert not encoder.compare_engines(["some text"])
     np.testing.assert_array_equal(encoder.encode(["some text"])[0], both(tokenizer)[1].encode(["some text"])[0])
 

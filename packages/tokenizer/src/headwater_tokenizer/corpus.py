@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater_tokenizer._contracts.errors import UserError
@@ -22,7 +23,7 @@ class Batch:
     """Some documents of one row group, in order; a document whose text is unusable is in `rejects` instead."""
 
     ids: list[str] = field(default_factory=list)
-    texts: list[str] = field(default_factory=list)
+    texts: pa.LargeStringArray = field(default_factory=lambda: pa.array([], pa.large_string()))
     sources: list[str] = field(default_factory=list)
     rejects: list[dict] = field(default_factory=list)
     """`{"id", "source", "rule"}` a document."""
@@ -64,7 +65,12 @@ def read_group(shard: Path, group: int) -> Iterator[Batch]:
     """The documents of one row group, `BATCH_ROWS` at a time."""
     source = pq.ParquetFile(shard)
     for rows in source.iter_batches(BATCH_ROWS, row_groups=[group], columns=["id", "text", "source"]):
-        yield _batch(*(_strings(rows.column(name)) for name in ("id", "text", "source")))
+        columns = [rows.column(name).cast(pa.large_string(), safe=False) for name in ("id", "text", "source")]
+        if any(column.null_count for column in columns) or not all(map(_is_utf8, columns)):
+            yield _batch(*map(_strings, columns))
+        else:
+            ids, texts, sources = columns
+            yield Batch(ids.to_pylist(), texts, sources.to_pylist())
 
 
 def read_split(corpus: Path, split: str) -> Iterator[Batch]:
@@ -86,13 +92,15 @@ def draw(corpus: Path, cap: int, seed: int) -> Iterator[Batch]:
     sizes: list[int] = []
     for batch in read_split(corpus, "train"):
         hashes += [_rank(id_, seed) for id_ in batch.ids]
-        sizes += [len(text.encode()) for text in batch.texts]
+        sizes += pc.binary_length(batch.texts).to_pylist()
     ranks, group = np.unique(np.array(hashes, np.uint64), return_inverse=True)  # ascending; repeats share a rank
     taken = np.searchsorted(np.cumsum(np.bincount(group, sizes, minlength=1)), cap, side="right")
     highest = int(ranks[max(int(taken), 1) - 1]) if len(ranks) else 0
     for batch in read_split(corpus, "train"):
         keep = [i for i, id_ in enumerate(batch.ids) if _rank(id_, seed) <= highest]
-        yield Batch([batch.ids[i] for i in keep], [batch.texts[i] for i in keep], [batch.sources[i] for i in keep])
+        yield Batch(
+            [batch.ids[i] for i in keep], batch.texts.take(pa.array(keep, pa.int64())), [batch.sources[i] for i in keep]
+        )
 
 
 def _rank(id_: str, seed: int) -> int:
@@ -100,17 +108,27 @@ def _rank(id_: str, seed: int) -> int:
 
 
 def _batch(ids: list, texts: list, sources: list) -> Batch:
-    batch = Batch()
-    for id_, text, source in zip(ids, texts, sources, strict=True):
-        if isinstance(text, str) and isinstance(id_, str) and isinstance(source, str):
-            batch.ids.append(id_)
-            batch.texts.append(text)
-            batch.sources.append(source)
+    """Rows one by one: what is null or no UTF-8 is set aside."""
+    good: list[tuple[str, str, str]] = []
+    rejects = []
+    for row in zip(ids, texts, sources, strict=True):
+        bad = next((i for i, value in enumerate(row) if not isinstance(value, str)), None)
+        if bad is None:
+            good.append(row)
         else:
-            bad = next(n for n, v in (("id", id_), ("text", text), ("source", source)) if not isinstance(v, str))
-            fault = "is null" if {"id": id_, "text": text, "source": source}[bad] is None else "is not UTF-8"
-            batch.rejects.append({"id": _shown(id_), "source": _shown(source), "rule": f"{bad} {fault}"})
-    return batch
+            fault = "is null" if row[bad] is None else "is not UTF-8"
+            rule = f"{('id', 'text', 'source')[bad]} {fault}"
+            rejects.append({"id": _shown(row[0]), "source": _shown(row[2]), "rule": rule})
+    texts_left = pa.array([text for _, text, _ in good], pa.large_string())
+    return Batch([id_ for id_, _, _ in good], texts_left, [source for _, _, source in good], rejects)
+
+
+def _is_utf8(column: pa.LargeStringArray) -> bool:
+    try:
+        column.validate(full=True)
+    except pa.ArrowInvalid:
+        return False
+    return True
 
 
 def _strings(column: pa.Array) -> list[str | bytes | None]:

@@ -1,28 +1,41 @@
-"""Text to ids with a trained tokenizer: tokenizers' ids at tiktoken's speed.
+"""Text to ids with a trained tokenizer: the ids of Hugging Face tokenizers, from compiled loops over columns of text.
 
-Why the ids are the same. tokenizers merges the pair that was learned first; tiktoken merges the pair whose
-concatenation is the token of lowest rank. Merges never cross the ends of a token that stands in the result,
-so the pieces inside it came about as they would have with nothing around them; hence every learned token's
-bytes, encoded alone, give that token, no token can be learned twice, and any two neighbours whose
-concatenation is a token are a learned pair. Both rules then choose the same pair each time. What could
-differ is the cut into pieces, since the regular expressions run on other engines: the tests compare them
-over every Unicode code point, and `Encoder` compares the two on the first documents that it is given.
+The loops (pieces.py, bpe.py) know the splits of splits.py and plain byte-level BPE; any other tokenizer.json, and a
+text with a piece of more than 4,096 bytes, goes through tokenizers itself. `Encoder.compare_engines` holds the two
+against each other on the first documents that it is given.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import tiktoken
+import pyarrow as pa
 from tokenizers import Tokenizer
 
 from headwater_tokenizer._contracts.errors import UserError
+from headwater_tokenizer.bpe import Cache, Merges, encode_texts, merges_table, new_cache
+from headwater_tokenizer.classes import class_table
+from headwater_tokenizer.pieces import PATTERNS
 from headwater_tokenizer.splits import split_pattern
 
 COMPARED_DOCUMENTS = 64
 COMPARED_CHARACTERS = 4096  # of each: 64 documents cost about 50 ms
+MOST_DIGITS = 9
+
+_KNOWN = {split_pattern(name, digits): (number, digits) for name, number in PATTERNS.items()
+          for digits in range(MOST_DIGITS + 1)}  # fmt: skip
+"""Regular expression -> number of its walk in pieces.py, longest run of digits."""
+
+
+@dataclass(frozen=True)
+class _Compiled:
+    pattern: int
+    digits: int
+    merges: Merges
+    cache: Cache
 
 
 class Encoder:
@@ -31,13 +44,13 @@ class Encoder:
 
     Attributes:
         vocab_size: entries in all, special and reserved ones included.
-        engine: `tiktoken`, or `tokenizers` where the tokenizer's pattern or model has no equal there.
+        engine: `compiled`, or `tokenizers` where the tokenizer is none that the compiled loops know.
         dtype: smallest type of Megatron's that holds the ids: uint16 below 65,500 entries, else int32
             (megatron.core.datasets.indexed_dataset.DType.optimal_dtype).
     """
 
-    def __init__(self, folder: Path, engine: str = "tiktoken"):
-        """Load `tokenizer.json` from a folder; `engine` tokenizers switches tiktoken off.
+    def __init__(self, folder: Path, engine: str = "compiled"):
+        """Load `tokenizer.json` from a folder; `engine` tokenizers switches the compiled loops off.
 
         Raises:
             UserError: the file is missing or not a tokenizer.
@@ -55,14 +68,11 @@ class Encoder:
         self._slow.no_truncation()
         self.vocab_size = max(self._slow.get_vocab(with_added_tokens=True).values()) + 1
         self.dtype = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
-        fast = _tiktoken(json.loads(content)) if engine == "tiktoken" else None
-        self._fast: tiktoken.Encoding | None
-        self._id_of_rank: np.ndarray | None
-        self._fast, self._id_of_rank = fast or (None, None)
+        self._fast = _compiled(json.loads(content)) if engine == "compiled" else None
 
     @property
     def engine(self) -> str:
-        return "tokenizers" if self._fast is None else "tiktoken"
+        return "tokenizers" if self._fast is None else "compiled"
 
     def id_of(self, token: str) -> int:
         """Id of a special token.
@@ -76,16 +86,51 @@ class Encoder:
         return number
 
     def encode(self, texts: list[str]) -> list[np.ndarray]:
-        """Ids of each text: a list of 1-D arrays of `dtype`, without any token added."""
+        """Ids of each text: a list of 1-D arrays of `dtype`, without any token added.
+
+        Raises:
+            UnicodeEncodeError: a text holds a lone surrogate.
+        """
+        ids, lengths = self.encode_column(pa.array(texts, pa.large_string()))
+        return np.split(ids, np.cumsum(lengths)[:-1]) if texts else []
+
+    def encode_column(self, texts: pa.LargeStringArray, end: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Ids of a column of valid UTF-8, texts end to end.
+
+        Args:
+            end: id that is written after each text.
+
+        Returns:
+            (ids,) of `dtype`, and (texts,) int64: how many are each text's, `end` included.
+        """
         if self._fast is None:
-            return self._encode_slowly(texts)
-        return [self._encode_fast(text) for text in texts]
+            return self._join(self._encode_slowly(texts.to_pylist()), end)
+        data, offsets = buffers(texts)
+        fast, lengths = self._fast, np.zeros(len(texts), np.int64)
+        ids = np.empty(int(offsets[-1] - offsets[0]) + len(texts), self.dtype)
+        written = encode_texts(
+            data, offsets, class_table(), fast.pattern, fast.digits, fast.merges, fast.cache,
+            -1 if end is None else end, ids, lengths,
+        )  # fmt: skip
+        left = np.flatnonzero(lengths < 0)
+        if not len(left):
+            return ids[:written], lengths
+        parts = np.split(ids[:written], np.cumsum(np.maximum(lengths, 0))[:-1])
+        for row, slow in zip(left.tolist(), self._encode_slowly([texts[i].as_py() for i in left]), strict=True):
+            parts[row] = slow if end is None else np.append(slow, self.dtype.type(end))
+        return self._join(parts, None)
+
+    def _join(self, parts: list[np.ndarray], end: int | None) -> tuple[np.ndarray, np.ndarray]:
+        tail = np.array([] if end is None else [end], self.dtype)
+        pieces = [piece for part in parts for piece in (part, tail)]
+        lengths = np.array([len(part) + len(tail) for part in parts], np.int64)
+        return np.concatenate([np.zeros(0, self.dtype), *pieces]), lengths
 
     def compare_engines(self, texts: list[str]) -> bool:
         """Compare the two engines on the beginnings of some texts; where an id differs, use tokenizers from here on.
 
         Returns:
-            Whether tiktoken is in use after it.
+            Whether the compiled one is in use after it.
         """
         if self._fast is not None:
             begins = [text[:COMPARED_CHARACTERS] for text in texts[:COMPARED_DOCUMENTS]]
@@ -94,49 +139,48 @@ class Encoder:
                 self._fast = None
         return self._fast is not None
 
-    def _encode_fast(self, text: str) -> np.ndarray:
-        assert self._fast is not None
-        try:
-            ranks = self._fast.encode_to_numpy(text, disallowed_special=())
-        except ValueError:
-            # fancy-regex's stack ends at runs of about a million blanks; Oniguruma takes them.
-            return self._encode_slowly([text])[0]
-        if self._id_of_rank is not None:
-            ranks = self._id_of_rank[ranks]
-        return ranks.astype(self.dtype)
-
     def _encode_slowly(self, texts: list[str]) -> list[np.ndarray]:
         encodings = self._slow.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, self.dtype) for encoding in encodings]
 
 
-def _tiktoken(tokenizer: dict) -> tuple[tiktoken.Encoding, np.ndarray | None] | None:
-    """The same byte-level BPE as a tiktoken encoding, and the ids of its ranks (None where they are equal).
+def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
+    """A column's bytes, (bytes,) uint8, and where its texts begin in them, (texts + 1,) int64; nothing is copied."""
+    if not len(texts):
+        return np.zeros(0, np.uint8), np.zeros(1, np.int64)
+    _, offsets, data = texts.buffers()
+    starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
+    return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), starts
 
-    None where the tokenizer holds anything that tiktoken cannot express.
-    """
+
+def _compiled(tokenizer: dict) -> _Compiled | None:
+    """What the compiled loops need of a byte-level BPE; None where the tokenizer holds anything that they do not do."""
     model, pattern = tokenizer["model"], _pattern(tokenizer.get("pre_tokenizer"))
-    plain = model["type"] == "BPE" and not any(
-        model.get(key) for key in ("dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix")
+    others = (
+        "dropout",
+        "unk_token",
+        "continuing_subword_prefix",
+        "end_of_word_suffix",
+        "byte_fallback",
+        "ignore_merges",
     )
-    if not plain or pattern is None or tokenizer.get("normalizer"):
+    if model["type"] != "BPE" or any(model.get(key) for key in others) or tokenizer.get("normalizer"):
         return None
     byte_of = bytes_of_characters()
     vocabulary: dict[str, int] = model["vocab"]
-    singles = [character for character in byte_of if character in vocabulary]
-    products = [left + right for left, right in (m if isinstance(m, list) else m.split(" ") for m in model["merges"])]
-    ordered = singles + products
-    if len(singles) != 256 or len(set(ordered)) != len(ordered) or any(token not in vocabulary for token in ordered):
+    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
+    if pattern not in _KNOWN or any(c not in vocabulary for c in byte_of):
         return None
-    ordered[:256] = sorted(singles, key=vocabulary.__getitem__)
-    ranks = {bytes(byte_of[c] for c in token): rank for rank, token in enumerate(ordered)}
-    ids = np.array([vocabulary[token] for token in ordered], np.uint32)
-    encoding = tiktoken.Encoding("headwater", pat_str=pattern, mergeable_ranks=ranks, special_tokens={})
-    return encoding, None if np.array_equal(ids, np.arange(len(ids))) else ids
+    byte_ids = np.zeros(256, np.int32)
+    for character, byte in byte_of.items():
+        byte_ids[byte] = vocabulary[character]
+    pairs = np.array([[vocabulary[a], vocabulary[b]] for a, b in merges], np.int64).reshape(-1, 2)
+    ids = np.array([vocabulary[a + b] for a, b in merges], np.int64)
+    return _Compiled(*_KNOWN[pattern], merges_table(byte_ids, pairs, ids), new_cache())
 
 
-def _pattern(pre_tokenizer: dict | None) -> str | None:
-    """The split's regular expression, where the pre-tokenizer is no more than a split and bytes."""
+def _pattern(pre_tokenizer: dict | None) -> str:
+    """The split's regular expression, where the pre-tokenizer is no more than a split and bytes; else nothing."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     match steps:
         case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}]:
@@ -146,7 +190,7 @@ def _pattern(pre_tokenizer: dict | None) -> str | None:
             {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
         ]:
             return pattern
-    return None
+    return ""
 
 
 def bytes_of_characters() -> dict[str, int]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.corpus import Batch
-from headwater_tokenizer.encoder import Encoder
+from headwater_tokenizer.encoder import Encoder, buffers
+from headwater_tokenizer.pieces import count_words
 
 
 @dataclass
@@ -51,12 +53,10 @@ def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarra
     sources: dict[str, Counts] = defaultdict(Counts)
     occurrences = np.zeros(encoder.vocab_size, np.int64)
     for batch in batches:
-        if not batch.texts:
-            continue
-        encoded = encoder.encode(batch.texts)
-        occurrences += np.bincount(np.concatenate(encoded), minlength=encoder.vocab_size)
-        for text, source, ids in zip(batch.texts, batch.sources, encoded, strict=True):
-            sources[source].add(Counts(1, len(text.encode()), len(text.split()), len(ids)))
+        ids, lengths = encoder.encode_column(batch.texts)
+        occurrences += np.bincount(ids, minlength=encoder.vocab_size)
+        for source, counts in count_sources(batch, lengths).items():
+            sources[source].add(counts)
     whole = Counts()
     for counts in sources.values():
         whole.add(counts)
@@ -64,3 +64,14 @@ def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarra
     figures["single_byte_share"] = int(occurrences[:256].sum()) / whole.tokens if whole.tokens else 0.0
     figures["by_source"] = {name: sources[name].figures() for name in sorted(sources)}
     return figures, occurrences
+
+
+def count_sources(batch: Batch, tokens: np.ndarray) -> dict[str, Counts]:
+    """Totals of a batch by source, of documents with so many tokens each, (documents,) int64."""
+    data, offsets = buffers(batch.texts)
+    names, which = np.unique(np.array(batch.sources, object), return_inverse=True)
+    sums = [
+        np.bincount(which, values, len(names)).astype(np.int64)
+        for values in (np.ones(len(which)), np.diff(offsets), count_words(data, offsets, class_table()), tokens)
+    ]
+    return {name: Counts(*(int(column[i]) for column in sums)) for i, name in enumerate(names.tolist())}

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -47,13 +46,3 @@ def read_index(path: Path) -> tuple[np.ndarray, np.dtype]:
         if magic != MAGIC or version != 1 or code not in types:
             raise ValueError(f"{path}: not an MMIDIDX version 1 index of uint16 or int32 ids")
         return np.fromfile(f, "<i4", sequences), types[code]
-
-
-def write_ids(file: BinaryIO, documents: list[np.ndarray], end: int, dtype: np.dtype) -> np.ndarray:
-    """Append documents' ids to a .bin, each followed by the id `end`; their lengths, `end` included: int32."""
-    lengths = np.array([len(ids) + 1 for ids in documents], np.int32)
-    tail = np.array([end], dtype)
-    pieces = [piece for ids in documents for piece in (ids, tail)]
-    if pieces:
-        file.write(np.concatenate(pieces).astype(dtype.newbyteorder("<"), copy=False).tobytes())
-    return lengths

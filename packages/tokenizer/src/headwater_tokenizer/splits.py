@@ -1,8 +1,7 @@
 """Patterns that cut text into pieces before byte pairs are merged; no token crosses a cut.
 
-Both are written without possessive quantifiers: Oniguruma (in tokenizers) and fancy-regex (in tiktoken)
-then read them alike, and match the same, since what a possessive quantifier would keep is never given
-back here anyway.
+Both are written without possessive quantifiers, so that every engine reads them alike; what one would keep is never
+given back here anyway. pieces.py walks as they match.
 """
 
 from __future__ import annotations

@@ -86,9 +86,10 @@ def learn(texts: Iterable[list[str]], config: TrainConfig) -> Tokenizer:
 def _texts(run: Run) -> Iterator[list[str]]:
     documents, size = 0, 0
     for batch in draw(run.inputs["corpus"], run.config.sample_bytes, run.config.seed):
-        documents, size = documents + len(batch.texts), size + sum(map(len, batch.texts))
+        texts = batch.texts.to_pylist()
+        documents, size = documents + len(texts), size + sum(map(len, texts))
         run.progress(f"{documents} documents, {size / 1e6:.1f} million characters read")
-        yield batch.texts
+        yield texts
     run.log(f"sample: {documents} documents, {size / 1e6:.1f} million characters; merging pairs")
 
 
