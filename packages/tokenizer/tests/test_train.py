@@ -7,20 +7,27 @@ import os
 import subprocess
 import sys
 
+import numpy as np
+import pyarrow as pa
 import pytest
 from corpora import real_documents, write_corpus
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from transformers import AutoTokenizer
 
 from headwater_tokenizer._contracts.config import parse
 from headwater_tokenizer._contracts.errors import UsageError
+from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.cli import main
 from headwater_tokenizer.config import TrainConfig
 from headwater_tokenizer.corpus import draw
+from headwater_tokenizer.encoder import buffers, bytes_of_characters
+from headwater_tokenizer.learn_bpe import count_pieces, learn_merges, new_counter
+from headwater_tokenizer.pieces import PATTERNS
 from headwater_tokenizer.special import NAMED
 from headwater_tokenizer.splits import split_pattern
+from headwater_tokenizer.train import learn
 
 SMALL = ["--set", "vocab_size=1024", "--set", "reserved=4"]
 
@@ -132,3 +139,54 @@ def test_transformers_loads_the_folder_and_renders_chats_without_added_white_spa
     assert (loaded.eos_token, loaded.pad_token) == ("<|endoftext|>", "<|pad|>")
     plain = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
     assert loaded("def f(x):\n    return 12345")["input_ids"] == plain.encode("def f(x):\n    return 12345").ids
+
+
+@pytest.mark.parametrize("longest", [None, 9])
+@pytest.mark.parametrize("least", [1, 2, 5])
+def test_merges_are_those_of_tokenizers_own_trainer(longest, least):
+    """On real text until nothing is left to merge; tokenizers' trainer counts the pieces of the same split."""
+    texts = [text for _, text, _ in real_documents()][: 60 if least == 1 else None]
+    config = TrainConfig(vocab_size=6000, min_frequency=least, max_token_bytes=longest)
+    theirs = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(split_pattern(config.split, config.digits)), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    theirs.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=config.learned, min_frequency=least, max_token_length=longest,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[], show_progress=False,
+    )  # fmt: skip
+    theirs.train_from_iterator(texts, trainer)
+    reached = min(theirs.get_vocab_size() + config.vocab_size - config.learned, config.vocab_size)
+    ours = learn([pa.array(texts, pa.large_string())], config.model_copy(update={"vocab_size": reached}))
+    assert json.loads(ours.to_str())["model"] == json.loads(theirs.to_str())["model"]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.text(alphabet="ab c", max_size=30), min_size=1, max_size=8), st.integers(1, 3))
+def test_a_few_texts_of_few_letters_give_the_merges_of_tokenizers(texts, least):
+    """Ties, overlapping pairs (aaa) and pieces that become one token."""
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    theirs = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(split_pattern("gpt4", 2)), "isolated")
+    theirs.pre_tokenizer = pre_tokenizers.Sequence(
+        [split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    theirs.train_from_iterator(
+        texts, trainers.BpeTrainer(vocab_size=400, min_frequency=least, initial_alphabet=alphabet, show_progress=False)
+    )
+    merges = json.loads(theirs.to_str())["model"]["merges"]
+    counter = new_counter(2, 4)
+    for text in texts:
+        counter = count_pieces(
+            counter, *buffers(pa.array([text], pa.large_string())), class_table(), PATTERNS["gpt4"], 2
+        )
+    byte_of = bytes_of_characters()
+    tokens = sorted(byte_of)
+    byte_ids = np.zeros(256, np.int64)
+    byte_ids[[byte_of[c] for c in tokens]] = np.arange(256)
+    pairs, _ = learn_merges(counter, byte_ids, 400 - 256, least, None)
+    ours = []
+    for left, right in pairs.tolist():
+        ours.append([tokens[left], tokens[right]])
+        tokens.append(tokens[left] + tokens[right])
+    assert ours == [list(merge) for merge in merges]

@@ -34,9 +34,8 @@ class TrainConfig(Config):
         32, ge=2, description="longest token in bytes, null for no limit; keeps rulers (----) from taking many entries"
     )
     sample_bytes: int = Field(
-        50_000_000, gt=0, lt=2**31, description="text to learn from, in bytes, drawn from the corpus's train split; "
-        "under 2 GiB, since the trainer counts pairs in 32 bits"
-    )  # fmt: skip
+        50_000_000, gt=0, description="text to learn from, in bytes, drawn from the corpus's train split"
+    )
     seed: int = Field(0, description="seed of the draw of the sample")
 
     @model_validator(mode="after")

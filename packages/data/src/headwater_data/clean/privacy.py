@@ -35,19 +35,20 @@ _CARD_FORMS_BY_WORD = re.compile(r"(?:5[06-8]|6\d)\d{10,17}|(?:1800|2131)\d{11}"
 """Maestro's and JCB's old ones: so wide that a card must be spoken of before."""
 _CARD_WORD = re.compile(r"\b(?:card|cc|credit|debit|maestro)\b[^\n]*$", re.I)
 _IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?![A-Za-z0-9])")
-_NATIONAL_IDS = tuple(
-    (modules, re.compile(rf"(?<![\w.-])(?:{form})(?![\w-]|\.\d)"))
-    for modules, form in (
-        (("us.ssn",), r"\d{3}-\d{2}-\d{4}"),
-        (("br.cpf",), r"\d{3}\.\d{3}\.\d{3}-\d{2}"),
-        (("es.dni", "es.nie"), r"(?:\d{8}|[XYZ]\d{7})-?[A-Z]"),
-        (("fi.hetu",), r"\d{6}[-+A]\d{3}[0-9A-Y]"),
-        (("fr.nir",), r"[12] ?\d\d ?[0-3]\d ?\d[\dAB] ?\d{3} ?\d{3} ?\d\d"),
-        (("se.personnummer",), r"\d{6}[-+]\d{4}"),
-    )
+_NATIONAL_IDS = {
+    ("us.ssn",): r"\d{3}-\d{2}-\d{4}",
+    ("br.cpf",): r"\d{3}\.\d{3}\.\d{3}-\d{2}",
+    ("es.dni",): r"\d{8}-?[A-Z]",
+    ("es.nie",): r"[XYZ]\d{7}-?[A-Z]",
+    ("fi.hetu", "se.personnummer"): r"\d{6}[-+A]\d{3}[0-9A-Y]",
+    ("fr.nir",): r"[12] ?\d\d ?[0-3]\d ?\d[\dAB] ?\d{3} ?\d{3} ?\d\d",
+}
+"""python-stdnum's checks, and the shape in which people write these numbers: enough to be told from other ones."""
+_NATIONAL_ID = re.compile(
+    r"(?<![\w.-])(?:" + "|".join(rf"({form})(?![\w-]|\.\d)" for form in _NATIONAL_IDS.values()) + ")"
 )
-"""python-stdnum's checks, and the shapes in which people write these numbers: enough to be told from other ones."""
-_CODICE_FISCALE = re.compile(r"(?<!\w)[A-Z]{6}\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z](?!\w)")
+_NATIONAL_CHECKS = tuple(_NATIONAL_IDS)
+_CODICE_FISCALE = re.compile(r"(?<=[A-Z]{6})\d\d[A-EHLMPRST]\d\d[A-Z]\d{3}[A-Z](?!\w)")  # from its digits: rarer
 _PHONE = re.compile(
     r"((?:(?<![\w.,/#-])(?<!\d:)(?:\(|00)?|(?<![\w+])\+)\d[\d\s().-]{6,18}\d)(?:\s?(?:x|ext\.?)\s?\d{1,7})?(?!\w|[.,-]\d)"
 )
@@ -85,7 +86,7 @@ _SECRETS = tuple(
 """A mark that every key of a form holds, and the form: a search for plain text first is a hundred times faster."""
 _DIGIT_RUN = re.compile(r"\d[\d ().:-]{5,}")
 _COLONS = re.compile(r":[0-9A-Fa-f]{0,4}:")
-_IBAN_START = re.compile(r"[A-Z]{2}\d\d ?[A-Z0-9]{4}")
+_CAPITALS_DIGITS = re.compile(r"[A-Z]{2}\d\d")
 
 
 def find_private(text: str, steps: Steps, region: str = "US") -> list[Span]:
@@ -107,10 +108,9 @@ def find_private(text: str, steps: Steps, region: str = "US") -> list[Span]:
         found += [(m.start(), m.end(), "email", m[0]) for m in _EMAIL.finditer(text)]
     if steps.ip and _COLONS.search(text):
         found += _addresses(text, _IPV6, 0, len(text))
-    if steps.national_id:
-        found += _checked(text, _CODICE_FISCALE, ("it.codicefiscale",), 0, len(text))
-    if steps.iban and _IBAN_START.search(text):
-        found += _ibans(text)
+    if (steps.iban or steps.national_id) and _CAPITALS_DIGITS.search(text):
+        found += _ibans(text) if steps.iban else ()
+        found += _codici_fiscali(text) if steps.national_id else ()
     for run in _DIGIT_RUN.finditer(text):  # the forms below are slow on prose, and live in runs of digits only
         start, end = max(run.start() - 3, 0), min(run.end() + 20, len(text))
         if steps.ip:
@@ -118,8 +118,7 @@ def find_private(text: str, steps: Steps, region: str = "US") -> list[Span]:
         if steps.card:
             found += _cards(text, start, end)
         if steps.national_id:
-            for modules, form in _NATIONAL_IDS:
-                found += _checked(text, form, modules, start, end)
+            found += _national_ids(text, start, end)
         if steps.phone:
             found += _phones(text, region, start, end)
     taken: list[Span] = []
@@ -192,11 +191,19 @@ def _ibans(text: str) -> Iterator[Span]:
             value = value.rpartition(" ")[0]
 
 
-def _checked(text: str, form: re.Pattern[str], modules: tuple[str, ...], start: int, end: int) -> Iterator[Span]:
-    """Identity numbers of this form whose dates and check digits are right."""
-    for m in form.finditer(text, start, end):
-        if any(import_module(f"stdnum.{module}").is_valid(m[0]) for module in modules):
+def _national_ids(text: str, start: int, end: int) -> Iterator[Span]:
+    """Identity numbers of a country's form whose dates and check digits are right."""
+    for m in _NATIONAL_ID.finditer(text, start, end):
+        checks = _NATIONAL_CHECKS[(m.lastindex or 1) - 1]
+        if any(import_module(f"stdnum.{check}").is_valid(m[0]) for check in checks):
             yield m.start(), m.end(), "national_id", m[0]
+
+
+def _codici_fiscali(text: str) -> Iterator[Span]:
+    for m in _CODICE_FISCALE.finditer(text):
+        start, value = m.start() - 6, text[m.start() - 6 : m.end()]
+        if not text[max(start - 1, 0) : start].isalnum() and import_module("stdnum.it.codicefiscale").is_valid(value):
+            yield start, m.end(), "national_id", value
 
 
 def _phones(text: str, region: str, start: int, end: int) -> Iterator[Span]:
