@@ -15,7 +15,7 @@ PEERS = {
                   "python-magic", "orjson", "polars", "rensa==0.5.0",
                   "datasketch==2.0.0"],
     "dolma": ["dolma==1.2.1", "polars"],
-    "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "pyarrow", "numpy"],
+    "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "rustbpe==0.1.0", "pyarrow", "numpy"],
     "presidio": ["presidio-analyzer==2.2.366", "faker==40.63.0"],
 }  # fmt: skip
 """Name -> what is installed; the names are the environments' folders below work/peers."""
@@ -42,7 +42,13 @@ def python(peer: str) -> Path:
 def measure(peer: str, module: str, function: str, *arguments: str | Path) -> dict:
     """Run `benchmarks/MODULE.py FUNCTION ARGUMENTS` in a peer's environment: {"cpu_s": ..., and what it counted}."""
     script = ROOT / "benchmarks" / f"{module}.py"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "POLARS_MAX_THREADS": "1",
+        "RAYON_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+    }
     done = subprocess.run(
         [python(peer), script, function, *map(str, arguments)], capture_output=True, text=True, env=environment
     )

@@ -17,20 +17,85 @@ import numpy as np
 import pyarrow.parquet as pq
 
 ROWS = 512
+PATTERN = (  # of headwater-tokenizer's default split
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,2}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
 
 
 def learn(shard: str, folder: str, entries: str) -> dict:
     """Train the tokenizer that all engines then use; its folder."""
+    import pyarrow as pa
+
     from headwater_tokenizer.config import TrainConfig
     from headwater_tokenizer.train import learn
 
-    texts = pq.read_table(shard, columns=["text"])["text"].to_pylist()
-    start = time.process_time()
-    tokenizer = learn([texts], TrainConfig(vocab_size=int(entries)))
-    spent = time.process_time() - start
+    texts = pq.read_table(shard, columns=["text"])["text"].cast(pa.large_string()).combine_chunks()
     Path(folder).mkdir()
-    tokenizer.save(str(Path(folder) / "tokenizer.json"))
-    return {"cpu_s": spent}
+    learn([texts], TrainConfig(vocab_size=int(entries))).save(str(Path(folder) / "tokenizer.json"))
+    return {}
+
+
+def train_ours(shard: str, entries: str) -> dict:
+    """Text in, tokenizer out, as headwater-tokenizer train does."""
+    import pyarrow as pa
+
+    from headwater_tokenizer.config import TrainConfig
+    from headwater_tokenizer.train import learn
+
+    config = TrainConfig(vocab_size=int(entries))
+    learn(
+        [pa.array(["the weir of the river " * 9] * 9, pa.large_string())], config.model_copy(update={"vocab_size": 290})
+    )
+
+    def batches():
+        for rows in pq.ParquetFile(shard).iter_batches(ROWS, columns=["text"]):
+            yield rows.column(0).cast(pa.large_string())
+
+    start = time.process_time()
+    tokenizer = learn(batches(), config)
+    spent = time.process_time() - start
+    return {"cpu_s": spent, "merges": _digest(json.loads(tokenizer.to_str())["model"]["merges"])}
+
+
+def train_huggingface(shard: str, entries: str) -> dict:
+    """tokenizers' BpeTrainer with the settings that TrainConfig stands for."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    split = pre_tokenizers.Split(Regex(PATTERN), "isolated")
+    as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, as_bytes])
+    trainer = trainers.BpeTrainer(
+        vocab_size=int(entries) - 6 - 16, min_frequency=2, max_token_length=32, show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), special_tokens=[],
+    )  # fmt: skip
+
+    def batches():
+        for rows in pq.ParquetFile(shard).iter_batches(ROWS, columns=["text"]):
+            yield rows.column(0).to_pylist()
+
+    start = time.process_time()
+    tokenizer.train_from_iterator(batches(), trainer)
+    spent = time.process_time() - start
+    return {"cpu_s": spent, "merges": _digest(json.loads(tokenizer.to_str())["model"]["merges"])}
+
+
+def train_rustbpe(shard: str, entries: str) -> dict:
+    """nanochat's trainer: no limit on a token's length, no least frequency, other merges among equals."""
+    import rustbpe
+
+    def texts():
+        for rows in pq.ParquetFile(shard).iter_batches(ROWS, columns=["text"]):
+            yield from rows.column(0).to_pylist()
+
+    start = time.process_time()
+    rustbpe.Tokenizer().train_from_iterator(texts(), int(entries) - 6 - 16, pattern=PATTERN)
+    return {"cpu_s": time.process_time() - start}
+
+
+def _digest(merges: list) -> str:
+    pairs = [merge if isinstance(merge, list) else merge.split(" ") for merge in merges]
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def ours(shard: str, folder: str) -> dict:
