@@ -184,7 +184,7 @@ def test_a_few_texts_of_few_letters_give_the_merges_of_tokenizers(texts, least):
     tokens = sorted(byte_of)
     byte_ids = np.zeros(256, np.int64)
     byte_ids[[byte_of[c] for c in tokens]] = np.arange(256)
-    pairs, _ = learn_merges(counter, byte_ids, 400 - 256, least, None)
+    pairs = learn_merges(counter, byte_ids, 400 - 256, least, None)
     ours = []
     for left, right in pairs.tolist():
         ours.append([tokens[left], tokens[right]])

@@ -58,17 +58,15 @@ def new_cache() -> Cache:
     )  # fmt: skip
 
 
-@njit(cache=True)
-def _fill(merges, pairs, ids):
-    for rank in range(len(pairs)):
-        key = (np.uint64(pairs[rank, 0]) << np.uint64(32) | np.uint64(pairs[rank, 1])) + np.uint64(1)
-        at = _place(merges.keys, key)
-        if merges.keys[at] == 0:
-            merges.keys[at], merges.ranks[at], merges.ids[at] = key, rank, ids[rank]
+@njit(inline="always")
+def pair_key(left, right):
+    """What a pair of ids is found by, never 0."""
+    return (np.uint64(left) << np.uint64(32) | np.uint64(right)) + np.uint64(1)
 
 
 @njit(inline="always")
-def _place(keys, key):
+def place(keys, key):
+    """Where a key stands in an open-addressing table of a power of two, or may be put (0: free)."""
     mask = np.int64(len(keys) - 1)
     at = np.int64((key * _SPREAD) >> np.uint64(32)) & mask
     while keys[at] != 0 and keys[at] != key:
@@ -76,10 +74,19 @@ def _place(keys, key):
     return at
 
 
+@njit(cache=True)
+def _fill(merges, pairs, ids):
+    for rank in range(len(pairs)):
+        key = pair_key(pairs[rank, 0], pairs[rank, 1])
+        at = place(merges.keys, key)
+        if merges.keys[at] == 0:
+            merges.keys[at], merges.ranks[at], merges.ids[at] = key, rank, ids[rank]
+
+
 @njit(inline="always")
 def _find(merges, left, right):
     """Slot of a pair; free if it was never learned."""
-    return _place(merges.keys, (np.uint64(left) << np.uint64(32) | np.uint64(right)) + np.uint64(1))
+    return place(merges.keys, pair_key(left, right))
 
 
 @njit

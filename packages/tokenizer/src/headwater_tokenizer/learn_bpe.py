@@ -16,6 +16,7 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
+from headwater_tokenizer.bpe import pair_key, place
 from headwater_tokenizer.pieces import piece_end
 
 _SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -112,7 +113,7 @@ def _count(counter, data, offsets, classes, pattern, digits, text, i):
 
 def learn_merges(
     counter: Counter, byte_ids: np.ndarray, merges: int, min_frequency: int, longest: int | None
-) -> tuple[np.ndarray, np.ndarray]:
+) -> np.ndarray:
     """Learn pairs from counted pieces.
 
     Args:
@@ -122,24 +123,13 @@ def learn_merges(
         longest: tokens are shorter than so many bytes; None: of any length.
 
     Returns:
-        (learned, 2) ids of the pairs in their order, and (learned,) the ids they become, from 256 on.
+        (learned, 2) ids of the pairs in their order; they become the ids from 256 on.
     """
     pieces, size = counter.used.tolist()
     starts = counter.starts[: pieces + 1].copy()
     symbols = byte_ids.astype(np.int32)[counter.bytes[:size]]
-    pairs, ids = _learn(
-        symbols, starts, counter.counts[:pieces], merges, min_frequency, longest if longest is not None else 1 << 30
-    )
-    return pairs, ids
-
-
-@njit(inline="always")
-def _slot(keys, key):
-    mask = np.int64(len(keys) - 1)
-    at = np.int64((key * _SPREAD) >> np.uint64(32)) & mask
-    while keys[at] != 0 and keys[at] != key:
-        at = (at + 1) & mask
-    return at
+    most = longest if longest is not None else 1 << 30
+    return _learn(symbols, starts, counter.counts[:pieces], merges, min_frequency, most)
 
 
 @njit(inline="always")
@@ -205,7 +195,6 @@ def _learn(symbols, starts, counts, merges, min_frequency, longest):
     mark = np.zeros(1 << 16, np.int64)
     heap_counts, heap_pairs, heap = np.empty(1 << 16, np.int64), np.empty(1 << 16, np.int64), 0
     learned_pairs = np.empty((merges, 2), np.int64)
-    learned_ids = np.empty(merges, np.int64)
     learned = 0
 
     left, right, merged = -1, -1, -1
@@ -257,8 +246,8 @@ def _learn(symbols, starts, counts, merges, min_frequency, longest):
                         continue
                     if change == 3 and after_size + size >= longest:
                         continue
-                    key = (np.uint64(a) << np.uint64(32) | np.uint64(b)) + np.uint64(1)
-                    at = _slot(keys, key)
+                    key = pair_key(a, b)
+                    at = place(keys, key)
                     if keys[at] == 0:
                         if pairs == len(pair_keys):
                             pair_keys = np.concatenate((pair_keys, np.zeros(pairs, np.uint64)))
@@ -271,9 +260,9 @@ def _learn(symbols, starts, counts, merges, min_frequency, longest):
                             keys = np.zeros(2 * len(keys), np.uint64)
                             numbers = np.zeros(len(keys), np.int64)
                             for pair in range(pairs):
-                                place = _slot(keys, pair_keys[pair])
-                                keys[place], numbers[place] = pair_keys[pair], pair
-                            at = _slot(keys, key)
+                                to = place(keys, pair_keys[pair])
+                                keys[to], numbers[to] = pair_keys[pair], pair
+                            at = place(keys, key)
                     pair = numbers[at]
                     pair_counts[pair] += step
                     if step > 0:
@@ -323,8 +312,8 @@ def _learn(symbols, starts, counts, merges, min_frequency, longest):
             break
         key = pair_keys[pair] - np.uint64(1)
         left, right, merged = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF)), 256 + learned
-        learned_pairs[learned, 0], learned_pairs[learned, 1], learned_ids[learned] = left, right, merged
+        learned_pairs[learned, 0], learned_pairs[learned, 1] = left, right
         learned += 1
         current = pair
         pair_counts[pair] = 0
-    return learned_pairs[:learned], learned_ids[:learned]
+    return learned_pairs[:learned]

@@ -73,7 +73,7 @@ def learn(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenize
     byte_ids = np.zeros(STARTING_BYTES, np.int64)
     byte_ids[[byte_of[c] for c in tokens]] = np.arange(STARTING_BYTES)
     learned = config.learned - STARTING_BYTES
-    pairs, _ = learn_merges(counter, byte_ids, learned, config.min_frequency, config.max_token_bytes)
+    pairs = learn_merges(counter, byte_ids, learned, config.min_frequency, config.max_token_bytes)
     merges = []
     for left, right in pairs.tolist():
         merges.append((tokens[left], tokens[right]))
