@@ -26,8 +26,8 @@ def learn(shard: str, folder: str, entries: str) -> dict:
     """Train the tokenizer that all engines then use; its folder."""
     import pyarrow as pa
 
+    from headwater_tokenizer.algorithms import learn
     from headwater_tokenizer.config import TrainConfig
-    from headwater_tokenizer.train import learn
 
     texts = pq.read_table(shard, columns=["text"])["text"].cast(pa.large_string()).combine_chunks()
     Path(folder).mkdir()
@@ -39,8 +39,8 @@ def train_ours(shard: str, entries: str) -> dict:
     """Text in, tokenizer out, as headwater-tokenizer train does."""
     import pyarrow as pa
 
+    from headwater_tokenizer.algorithms import learn
     from headwater_tokenizer.config import TrainConfig
-    from headwater_tokenizer.train import learn
 
     config = TrainConfig(vocab_size=int(entries))
     learn(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,8 @@ class Batch:
     ids: list[str] = field(default_factory=list)
     texts: pa.LargeStringArray = field(default_factory=lambda: pa.array([], pa.large_string()))
     sources: list[str] = field(default_factory=list)
+    langs: list[str] = field(default_factory=list)
+    """Language codes; empty strings where the corpus has no column lang or a null in it."""
     rejects: list[dict] = field(default_factory=list)
     """`{"id", "source", "rule"}` a document."""
 
@@ -64,13 +67,16 @@ def row_groups(shard: Path) -> int:
 def read_group(shard: Path, group: int) -> Iterator[Batch]:
     """The documents of one row group, `BATCH_ROWS` at a time."""
     source = pq.ParquetFile(shard)
-    for rows in source.iter_batches(BATCH_ROWS, row_groups=[group], columns=["id", "text", "source"]):
-        columns = [rows.column(name).cast(pa.large_string(), safe=False) for name in ("id", "text", "source")]
+    names = [name for name in ("id", "text", "source", "lang") if name in source.schema_arrow.names]
+    for rows in source.iter_batches(BATCH_ROWS, row_groups=[group], columns=names):
+        columns = [rows.column(name).cast(pa.large_string(), safe=False) for name in names]
+        langs = columns[3].fill_null("") if len(columns) > 3 else pa.array([""] * len(rows), pa.large_string())
+        columns = columns[:3]
         if any(column.null_count for column in columns) or not all(map(_is_utf8, columns)):
-            yield _batch(*map(_strings, columns))
+            yield _batch(*map(_strings, [*columns, langs]))
         else:
             ids, texts, sources = columns
-            yield Batch(ids.to_pylist(), texts, sources.to_pylist())
+            yield Batch(ids.to_pylist(), texts, sources.to_pylist(), langs.to_pylist())
 
 
 def read_split(corpus: Path, split: str) -> Iterator[Batch]:
@@ -80,47 +86,84 @@ def read_split(corpus: Path, split: str) -> Iterator[Batch]:
             yield from read_group(shard, group)
 
 
-def draw(corpus: Path, cap: int, seed: int) -> Iterator[Batch]:
+def draw(
+    corpus: Path,
+    cap: int,
+    seed: int,
+    source_weights: dict[str, float] | None = None,
+    language_weights: dict[str, float] | None = None,
+) -> Iterator[Batch]:
     """A random sample of the train split's documents, at most `cap` bytes of text.
 
     Documents are ranked by a keyed hash of their id and taken from the lowest until the next would pass the
     cap (at least one is taken): the draw depends on ids and seed alone, neither on the order nor on the
     sharding. A document that the mixture repeats is taken as often as it stands there, or not at all. It holds
     some 50 bytes a document in memory, never the texts.
+
+    Args:
+        source_weights, language_weights: how much likelier a document is drawn, 1 where not named; a document's weight
+            is their product. Ranks are exponential variables of that rate (Efraimidis and Spirakis 2006, algorithm A).
+
+    Raises:
+        UserError: a weight is of a source or language that the corpus does not have, or nothing is left to draw.
     """
-    hashes: list[int] = []
+    weigh = _Weights(source_weights or {}, language_weights or {})
+    ranks_of: list[float] = []
     sizes: list[int] = []
     for batch in read_split(corpus, "train"):
-        hashes += [_rank(id_, seed) for id_ in batch.ids]
+        ranks_of += weigh.ranks(batch, seed)
         sizes += pc.binary_length(batch.texts).to_pylist()
-    ranks, group = np.unique(np.array(hashes, np.uint64), return_inverse=True)  # ascending; repeats share a rank
-    taken = np.searchsorted(np.cumsum(np.bincount(group, sizes, minlength=1)), cap, side="right")
-    highest = int(ranks[max(int(taken), 1) - 1]) if len(ranks) else 0
+    weigh.refuse_unmet(corpus)
+    ranks, group = np.unique(np.array(ranks_of), return_inverse=True)  # ascending; repeats share a rank
+    within = np.cumsum(np.bincount(group, sizes, minlength=1))[: int(np.isfinite(ranks).sum())]
+    if len(ranks) and not len(within):
+        raise UserError(f"{corpus}: every document has weight 0, so nothing is left to learn from; raise a weight")
+    taken = np.searchsorted(within, cap, side="right")
+    highest = float(ranks[max(int(taken), 1) - 1]) if len(ranks) else 0.0
     for batch in read_split(corpus, "train"):
-        keep = [i for i, id_ in enumerate(batch.ids) if _rank(id_, seed) <= highest]
-        yield Batch(
-            [batch.ids[i] for i in keep], batch.texts.take(pa.array(keep, pa.int64())), [batch.sources[i] for i in keep]
-        )
+        keep = [i for i, rank in enumerate(weigh.ranks(batch, seed)) if rank <= highest]
+        columns = ([column[i] for i in keep] for column in (batch.ids, batch.sources, batch.langs))
+        ids, sources, langs = columns
+        yield Batch(ids, batch.texts.take(pa.array(keep, pa.int64())), sources, langs)
 
 
-def _rank(id_: str, seed: int) -> int:
-    return int.from_bytes(hashlib.blake2b(f"{seed}\0{id_}".encode(), digest_size=8).digest(), "big")
+class _Weights:
+    def __init__(self, sources: dict[str, float], languages: dict[str, float]):
+        self.sources, self.languages = sources, languages
+        self.met: set[str] = set()
+
+    def ranks(self, batch: Batch, seed: int) -> list[float]:
+        """Of each document, the lower the sooner it is drawn; infinite for never."""
+        self.met.update(batch.sources, batch.langs)
+        found = []
+        for id_, source, lang in zip(batch.ids, batch.sources, batch.langs, strict=True):
+            key = hashlib.blake2b(f"{seed}\0{id_}".encode(), digest_size=8).digest()
+            weight = self.sources.get(source, 1.0) * self.languages.get(lang, 1.0)
+            draw = -math.log1p(-int.from_bytes(key, "big") / 2**64) if weight else math.inf
+            found.append(draw / weight if weight else draw)
+        return found
+
+    def refuse_unmet(self, corpus: Path) -> None:
+        for kind, weights in (("source", self.sources), ("language", self.languages)):
+            if unmet := sorted(set(weights) - self.met):
+                raise UserError(f"{corpus}: no document of {kind} {unmet[0]}, which {kind}_weights names; it has "
+                                f"{', '.join(sorted(self.met - {''})[:20])}")  # fmt: skip
 
 
-def _batch(ids: list, texts: list, sources: list) -> Batch:
+def _batch(ids: list, texts: list, sources: list, langs: list) -> Batch:
     """Rows one by one: what is null or no UTF-8 is set aside."""
-    good: list[tuple[str, str, str]] = []
+    good: list[tuple] = []
     rejects = []
-    for row in zip(ids, texts, sources, strict=True):
+    for *row, lang in zip(ids, texts, sources, langs, strict=True):
         bad = next((i for i, value in enumerate(row) if not isinstance(value, str)), None)
         if bad is None:
-            good.append(row)
+            good.append((*row, lang if isinstance(lang, str) else ""))
         else:
             fault = "is null" if row[bad] is None else "is not UTF-8"
             rule = f"{('id', 'text', 'source')[bad]} {fault}"
             rejects.append({"id": _shown(row[0]), "source": _shown(row[2]), "rule": rule})
-    texts_left = pa.array([text for _, text, _ in good], pa.large_string())
-    return Batch([id_ for id_, _, _ in good], texts_left, [source for _, _, source in good], rejects)
+    ids, texts, sources, langs = ([row[i] for row in good] for i in range(4))
+    return Batch(ids, pa.array(texts, pa.large_string()), sources, langs, rejects)
 
 
 def _is_utf8(column: pa.LargeStringArray) -> bool:

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 
 from headwater_tokenizer._contracts.errors import UserError
 from headwater_tokenizer.bpe import Cache, Merges, encode_texts, merges_table, new_cache
+from headwater_tokenizer.byte_names import byte_entries, bytes_of_characters
 from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.pieces import PATTERNS
 from headwater_tokenizer.splits import split_pattern
@@ -45,6 +46,8 @@ class Encoder:
     Attributes:
         vocab_size: entries in all, special and reserved ones included.
         engine: `compiled`, or `tokenizers` where the tokenizer is none that the compiled loops know.
+        byte_entries: (at most 256,) int64 ids of the entries that are single bytes.
+        unknown: id of the unknown token, None where the model has none.
         dtype: smallest type of Megatron's that holds the ids: uint16 below 65,500 entries, else int32
             (megatron.core.datasets.indexed_dataset.DType.optimal_dtype).
     """
@@ -67,8 +70,15 @@ class Encoder:
         self._slow.no_padding()
         self._slow.no_truncation()
         self.vocab_size = max(self._slow.get_vocab(with_added_tokens=True).values()) + 1
+        described = json.loads(content)
+        names = list(bytes_of_characters()) if '"ByteLevel"' in content else byte_entries()
+        ids = [self._slow.token_to_id(name) for name in names]
+        self.byte_entries = np.array([i for i in ids if i is not None], np.int64)
+        model = described["model"]
+        unknown = model.get("unk_token")
+        self.unknown = model.get("unk_id") if unknown is None else self._slow.token_to_id(unknown)
         self.dtype = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
-        self._fast = _compiled(json.loads(content)) if engine == "compiled" else None
+        self._fast = _compiled(described) if engine == "compiled" else None
 
     @property
     def engine(self) -> str:
@@ -191,13 +201,3 @@ def _pattern(pre_tokenizer: dict | None) -> str:
         ]:
             return pattern
     return ""
-
-
-def bytes_of_characters() -> dict[str, int]:
-    """GPT-2's printable stand-in of each byte -> the byte (Radford et al. 2019, encoder.py, bytes_to_unicode).
-
-    Printable Latin-1 stands for itself, the other 68 bytes for the characters from U+0100 on.
-    """
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in printable]
-    return {chr(b): b for b in printable} | {chr(0x100 + i): b for i, b in enumerate(others)}

@@ -128,8 +128,32 @@ def learn_merges(
     pieces, size = counter.used.tolist()
     starts = counter.starts[: pieces + 1].copy()
     symbols = byte_ids.astype(np.int32)[counter.bytes[:size]]
+    return merge_symbols(symbols, starts, counter.counts[:pieces], len(byte_ids), merges, min_frequency, longest)
+
+
+def merge_symbols(
+    symbols: np.ndarray,
+    starts: np.ndarray,
+    counts: np.ndarray,
+    first: int,
+    merges: int,
+    min_frequency: int,
+    longest: int | None,
+) -> np.ndarray:
+    """Learn pairs from counted sequences of any symbols.
+
+    Args:
+        symbols: (symbols,) int32, all sequences end to end; overwritten.
+        starts: (sequences + 1,) int64, where each begins.
+        counts: (sequences,) int64, how often each occurs.
+        first: id of the first pair learned, above every symbol.
+        merges, min_frequency, longest: as of `learn_merges`; a token is as long as the symbols in it.
+
+    Returns:
+        (learned, 2) ids of the pairs in their order; they become the ids from `first` on.
+    """
     most = longest if longest is not None else 1 << 30
-    return _learn(symbols, starts, counter.counts[:pieces], merges, min_frequency, most)
+    return _learn(symbols, starts, counts, first, merges, min_frequency, most)
 
 
 @njit(inline="always")
@@ -175,10 +199,10 @@ def _pop(heap_counts, heap_pairs, size, pair_keys):
 
 
 @njit(cache=True, nogil=True)
-def _learn(symbols, starts, counts, merges, min_frequency, longest):
+def _learn(symbols, starts, counts, first_id, merges, min_frequency, longest):
     words = len(counts)
     lengths = np.empty(words, np.int64)
-    sizes = np.ones(len(symbols), np.int32)  # bytes of each symbol
+    sizes = np.ones(len(symbols), np.int32)  # of each symbol, in first ones
     for word in range(words):
         lengths[word] = starts[word + 1] - starts[word]
     # pairs: number -> key (left << 32 | right, + 1), count, head of the list of pieces that hold it
@@ -311,7 +335,7 @@ def _learn(symbols, starts, counts, merges, min_frequency, longest):
         if not found:
             break
         key = pair_keys[pair] - np.uint64(1)
-        left, right, merged = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF)), 256 + learned
+        left, right, merged = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF)), first_id + learned
         learned_pairs[learned, 0], learned_pairs[learned, 1] = left, right
         learned += 1
         current = pair

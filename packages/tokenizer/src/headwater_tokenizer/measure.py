@@ -47,7 +47,7 @@ def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarra
     """Encode some documents and count.
 
     Returns:
-        Figures (`Counts.figures`, `single_byte_share` = share of tokens that are single bytes, and `by_source`),
+        Figures (`Counts.figures`; `single_byte_share` and `unknown_share`, of the tokens; and `by_source`),
         and how often each id occurred: int64 [vocab_size].
     """
     sources: dict[str, Counts] = defaultdict(Counts)
@@ -61,7 +61,9 @@ def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarra
     for counts in sources.values():
         whole.add(counts)
     figures = whole.figures()
-    figures["single_byte_share"] = int(occurrences[:256].sum()) / whole.tokens if whole.tokens else 0.0
+    unknown = int(occurrences[encoder.unknown]) if encoder.unknown is not None else 0
+    for name, count in (("single_byte", int(occurrences[encoder.byte_entries].sum())), ("unknown", unknown)):
+        figures[f"{name}_share"] = count / whole.tokens if whole.tokens else 0.0
     figures["by_source"] = {name: sources[name].figures() for name in sorted(sources)}
     return figures, occurrences
 

@@ -12,7 +12,7 @@ from numba import njit
 from headwater_tokenizer.classes import LETTER, NEWLINE, NUMBER, SPACE
 
 GPT2, GPT4 = 0, 1
-PATTERNS = {"gpt2": GPT2, "gpt4": GPT4}
+PATTERNS = {"gpt2": GPT2, "gpt4": GPT4, "llama3": GPT4}
 _APOSTROPHE, _BLANK = 0x27, 0x20
 
 
