@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from pathlib import Path
 
 from headwater_tokenizer import __version__
 from headwater_tokenizer._contracts import cli
+from headwater_tokenizer._contracts.cli import Command
 from headwater_tokenizer._contracts.stage import Stage
-from headwater_tokenizer.config import EncodeConfig, TrainConfig
+from headwater_tokenizer.config import EncodeConfig, MergeConfig, SubsetConfig, TrainConfig
+
+
+def _peek_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("tokens", type=Path, metavar="DIR", help="a token dataset")
+    parser.add_argument("--tokenizer", type=Path, required=True, metavar="DIR", help="the tokenizer of its ids")
+    parser.add_argument("--split", default="train", choices=("train", "heldout"))
+    parser.add_argument("--document", type=int, default=0, metavar="N", help="first document shown, from 0")
+    parser.add_argument("--count", type=int, default=1, metavar="N", help="how many")
+    parser.add_argument("--tokens-shown", type=int, default=200, metavar="N", help="tokens of each at most")
+    parser.add_argument("--cut", action="store_true", help="show where tokens end, by |")
+
 
 STAGES = [
     Stage(
         name="train",
-        summary="Learn a byte-level BPE vocabulary from a sample of the corpus.",
+        summary="Learn a tokenizer from a sample of the corpus, by any of nine algorithms.",
         reads={"corpus": ("corpus",)},
         writes="tokenizer",
         cost="about 0.3 CPU seconds and 5 MB of memory a megabyte of sample; the sample is capped by sample_bytes",
@@ -29,12 +43,34 @@ STAGES = [
         config=EncodeConfig,
         run="headwater_tokenizer.encode:encode",
     ),
+    Stage(
+        name="merge",
+        summary="Join two token datasets of one tokenizer.",
+        reads={"first": ("tokens",), "second": ("tokens",), "tokenizer": ("tokenizer",)},
+        writes="tokens",
+        cost="a copy of the files; memory does not grow with them",
+        config=MergeConfig,
+        run="headwater_tokenizer.datasets:merge",
+    ),
+    Stage(
+        name="subset",
+        summary="Take a random part of a token dataset's training documents.",
+        reads={"tokens": ("tokens",), "tokenizer": ("tokenizer",)},
+        writes="tokens",
+        cost="a copy of the part, and decoding it to count its text: about 1 CPU second a million tokens",
+        config=SubsetConfig,
+        run="headwater_tokenizer.datasets:subset",
+    ),
+]
+
+COMMANDS = [
+    Command("peek", "Print documents of a token dataset.", _peek_arguments, "headwater_tokenizer.datasets:peek")
 ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """The console script."""
-    return cli.main("headwater-tokenizer", __version__, STAGES, argv=argv)
+    return cli.main("headwater-tokenizer", __version__, STAGES, COMMANDS, argv)
 
 
 if __name__ == "__main__":

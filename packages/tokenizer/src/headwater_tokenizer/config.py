@@ -100,3 +100,14 @@ class EncodeConfig(Config):
     """How `headwater-tokenizer encode` runs; none of it changes a byte of the token files."""
 
     workers: int = Field(0, ge=0, description="processes that encode side by side; 0 for one a core")
+
+
+class MergeConfig(Config):
+    """`headwater-tokenizer merge` has nothing to set."""
+
+
+class SubsetConfig(Config):
+    """How much `headwater-tokenizer subset` takes."""
+
+    tokens: int = Field(10_000_000, gt=0, description="tokens of the train split at most, whole documents")
+    seed: int = Field(0, description="seed of the draw")

@@ -136,6 +136,17 @@ class Encoder:
         lengths = np.array([len(part) + len(tail) for part in parts], np.int64)
         return np.concatenate([np.zeros(0, self.dtype), *pieces]), lengths
 
+    def decode(self, ids: np.ndarray) -> str:
+        """The text of (ids,) integers, special tokens written out; what is no whole character as U+FFFD.
+
+        Raises:
+            UserError: an id is none of the tokenizer's.
+        """
+        if len(ids) and int(ids.max()) >= self.vocab_size:
+            raise UserError(f"id {int(ids.max())} in the data, but the tokenizer has only {self.vocab_size}; name the "
+                            "tokenizer that the data was made with")  # fmt: skip
+        return self._slow.decode(ids.tolist(), skip_special_tokens=False)
+
     def compare_engines(self, texts: list[str]) -> bool:
         """Compare the two engines on the beginnings of some texts; where an id differs, use tokenizers from here on.
 
