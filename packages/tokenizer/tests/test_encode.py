@@ -208,3 +208,32 @@ def _alive_in_session(session: int) -> int:
                 continue
             found += int(its_session) == session and state != "Z"
     return found
+
+
+def test_per_source_files_hold_each_source_in_the_same_order(corpus, tokenizer, tokens, tmp_path):
+    assert main([*arguments(corpus, tokenizer, tmp_path / "tokens"), "--set", "per_source=true"]) == 0
+    assert contents(tmp_path / "tokens") == contents(tokens)
+    rows = real_documents()
+    ordered = [*rows[0::2], *rows[1::2]]
+    together = documents_of(tmp_path / "tokens", "train")
+    for source in ("source", "docstring"):
+        expected = [ids for ids, row in zip(together, ordered, strict=True) if row[2] == source]
+        found = documents_of(tmp_path / "tokens", f"train-{source}")
+        assert [ids.tolist() for ids in found] == [ids.tolist() for ids in expected]
+
+
+def test_tokens_json_counts_by_source_and_language(tokenizer, tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", real_documents()[:30])
+    shard = corpus / "train" / "part-00000.parquet"
+    table = pq.read_table(shard)
+    langs = pa.array(["en", "de", None] * (len(table) // 3), pa.string())
+    pq.write_table(table.append_column("lang", langs), shard)
+    seal(corpus)
+    assert main(arguments(corpus, tokenizer, tmp_path / "tokens")) == 0
+    detail = json.loads((tmp_path / "tokens" / "tokens.json").read_text())["train"]
+    ids = documents_of(tmp_path / "tokens", "train")
+    assert detail["by_language"]["de"]["tokens"] == sum(map(len, ids[1::3]))
+    assert detail["by_language"]["unknown"]["documents"] == 10
+    assert detail["longest_document_tokens"] == max(map(len, ids))
+    parts = detail["by_source_and_language"]
+    assert sum(part["tokens"] for part in parts) == detail["tokens"] == sum(map(len, ids))

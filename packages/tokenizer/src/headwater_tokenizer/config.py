@@ -97,9 +97,13 @@ class TrainConfig(Config):
 
 
 class EncodeConfig(Config):
-    """How `headwater-tokenizer encode` runs; none of it changes a byte of the token files."""
+    """How `headwater-tokenizer encode` runs; neither changes a byte of train.bin and heldout.bin."""
 
     workers: int = Field(0, ge=0, description="processes that encode side by side; 0 for one a core")
+    per_source: bool = Field(
+        False, description="whether each source gets token files of its own beside, SPLIT-SOURCE.bin/.idx, to blend by "
+        "weight in training"
+    )  # fmt: skip
 
 
 class MergeConfig(Config):

@@ -1,17 +1,18 @@
 """Corpus to token dataset: every row group is one piece of work, encoded once, then all are joined in order.
 
-A finished piece stays in the work folder as NAME.bin, NAME.npy (ids a document) and, written last, NAME.json
-(counts); after a kill only unfinished pieces are encoded again. Pieces are joined in the corpus's order, so
-the number of processes does not show in the result.
+A finished piece stays in the work folder as NAME.bin, NAME.npy (of each document its ids and the number of its source)
+and, written last, NAME.json (names of sources, counts); after a kill only unfinished pieces are encoded again. Pieces
+are joined in the corpus's order, so the number of processes does not show in the result.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import multiprocessing.connection
 import os
-import shutil
+import re
 import threading
 from collections import defaultdict
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ from headwater_tokenizer._contracts.manifest import canonical_json, fsync, write
 from headwater_tokenizer._contracts.stage import Run
 from headwater_tokenizer.corpus import SPLITS, read_group, row_groups, shards
 from headwater_tokenizer.encoder import Encoder
-from headwater_tokenizer.measure import Counts, count_sources
+from headwater_tokenizer.measure import Counts, count_groups, summed
 from headwater_tokenizer.megatron_format import write_index
 from headwater_tokenizer.special import END_OF_DOCUMENT
 
@@ -47,7 +48,7 @@ class Piece:
 
 
 def encode(run: Run) -> None:
-    """Stage `encode`: corpus, tokenizer -> train and heldout .bin/.idx, rejects.jsonl, metrics.json."""
+    """Stage `encode`: corpus, tokenizer -> train and heldout .bin/.idx, tokens.json, rejects.jsonl, metrics.json."""
     encoder = Encoder(run.inputs["tokenizer"])
     end = encoder.id_of(END_OF_DOCUMENT)
     pieces = [piece for split in SPLITS for piece in _pieces(run.inputs["corpus"], split)]
@@ -63,36 +64,43 @@ def encode(run: Run) -> None:
     for done, name in enumerate(_encode_all(waiting, encoder, end, work, run), start=1):
         run.progress(f"{done} of {len(waiting)} row groups encoded, {name} last")
 
-    metrics: dict = {"vocabulary": encoder.vocab_size, "end_of_document_id": end, "dtype": encoder.dtype.name}
+    facts = {"vocabulary": encoder.vocab_size, "end_of_document_id": end, "dtype": encoder.dtype.name}
+    metrics: dict = dict(facts)
+    detail: dict = dict(facts)
     rejects = []
     for split in SPLITS:
-        metrics[split], rejected = _join([p for p in pieces if p.split == split], work, run.out, encoder.dtype)
+        of_split = [p for p in pieces if p.split == split]
+        metrics[split], detail[split], rejected = _join(of_split, work, run.out, encoder.dtype, run)
         rejects += rejected
         run.log(f"{split}: {metrics[split]['tokens']} tokens, {metrics[split]['bytes_per_token']:.3f} bytes a token")
     lines = (json.dumps(reject, sort_keys=True, ensure_ascii=False) + "\n" for reject in rejects)
     write_atomic(run.out / "rejects.jsonl", "".join(lines))
+    write_atomic(run.out / "tokens.json", canonical_json(detail))
     run.write_metrics(metrics)
 
 
 def encode_piece(piece: Piece, encoder: Encoder, end: int, work: Path) -> None:
     """Encode one row group into the work folder."""
-    sources: dict[str, Counts] = defaultdict(Counts)
-    lengths, rejects = [], []
+    groups: dict[tuple[str, str], Counts] = defaultdict(Counts)
+    rows, rejects = [np.zeros((0, 2), np.int32)], []
+    names: dict[str, int] = {}
     binary = work / f"{piece.name}.bin"
     with open(binary, "wb") as f:
         for batch in read_group(piece.shard, piece.group):
             ids, counts = encoder.encode_column(batch.texts, end)
             f.write(ids.astype(encoder.dtype.newbyteorder("<"), copy=False).data)
-            lengths.append(counts.astype(np.int32))
+            numbers = [names.setdefault(source, len(names)) for source in batch.sources]
+            rows.append(np.stack([counts, np.array(numbers, np.int64)], axis=1).astype(np.int32))
             rejects += [{"split": piece.split, "shard": piece.shard.name, **reject} for reject in batch.rejects]
-            for source, found in count_sources(batch, counts).items():
-                sources[source].add(found)
+            for group, found in count_groups(batch, counts).items():
+                groups[group].add(found)
         f.flush()
         os.fsync(f.fileno())
-    np.save(work / f"{piece.name}.npy", np.concatenate(lengths) if lengths else np.zeros(0, np.int32))
+    np.save(work / f"{piece.name}.npy", np.concatenate(rows))
     fsync(work / f"{piece.name}.npy")
-    totals = {name: asdict(counts) for name, counts in sources.items()}
-    write_atomic(work / f"{piece.name}.json", canonical_json({"sources": totals, "rejects": rejects}))
+    totals = [[source, lang, asdict(counts)] for (source, lang), counts in sorted(groups.items())]
+    record = {"sources": list(names), "groups": totals, "rejects": rejects}
+    write_atomic(work / f"{piece.name}.json", canonical_json(record))
 
 
 def _first_texts(pieces: list[Piece]) -> list[str]:
@@ -152,27 +160,86 @@ def _work(piece: Piece) -> None:
     encode_piece(piece, *_worker)
 
 
-def _join(pieces: list[Piece], work: Path, out: Path, dtype: np.dtype) -> tuple[dict, list[dict]]:
-    """Join a split's pieces into SPLIT.bin and SPLIT.idx; its figures for metrics.json, and its rejects."""
+def _join(pieces: list[Piece], work: Path, out: Path, dtype: np.dtype, run: Run) -> tuple[dict, dict, list[dict]]:
+    """Join a split's pieces into SPLIT.bin and SPLIT.idx, and by source where that is asked for.
+
+    Returns:
+        The split's figures for metrics.json and for tokens.json, and its rejects.
+    """
     split = pieces[0].split if pieces else ""
-    lengths, rejects = [], []
-    sources: dict[str, Counts] = defaultdict(Counts)
-    with open(out / f"{split}.bin", "wb") as whole:
+    rejects: list[dict] = []
+    groups: dict[tuple[str, str], Counts] = defaultdict(Counts)
+    with contextlib.ExitStack() as files:
+        whole = _TokenFile(out / split, dtype, files)
+        by_source: dict[str, _TokenFile] = {}
         for piece in pieces:
-            with open(work / f"{piece.name}.bin", "rb") as part:
-                shutil.copyfileobj(part, whole, 1 << 20)
-            lengths.append(np.load(work / f"{piece.name}.npy", allow_pickle=False))
             record = json.loads((work / f"{piece.name}.json").read_text())
+            lengths, numbers = np.load(work / f"{piece.name}.npy", allow_pickle=False).T
+            ids = np.fromfile(work / f"{piece.name}.bin", dtype)
+            whole.write(ids, lengths)
+            if run.config.per_source:
+                of = np.repeat(numbers, lengths)
+                for number, source in enumerate(record["sources"]):
+                    if source not in by_source:
+                        by_source[source] = _TokenFile(_source_path(out, split, source, by_source), dtype, files)
+                    by_source[source].write(ids[of == number], lengths[numbers == number])
             rejects += record["rejects"]
-            for name, counts in record["sources"].items():
-                sources[name].add(Counts(**counts))
-    every = np.concatenate(lengths)
-    if not len(every):
+            for source, lang, counts in record["groups"]:
+                groups[source, lang].add(Counts(**counts))
+    for file in (whole, *by_source.values()):
+        file.write_index()
+    if not whole.documents:
         raise UserError(f"{pieces[0].shard.parent}: no usable document in it; make the corpus again")
-    write_index(out / f"{split}.idx", every, dtype)
+    sources = summed((source, counts) for (source, _), counts in groups.items())
+    languages = summed((lang or "unknown", counts) for (_, lang), counts in groups.items())
     total = Counts()
     for counts in sources.values():
         total.add(counts)
-    by_source = {name: sources[name].figures() for name in sorted(sources)}
-    figures = {"rejected": len(rejects), "longest_document_tokens": int(every.max()), "by_source": by_source}
-    return total.figures() | figures, rejects
+    figures = total.figures() | {"rejected": len(rejects), "longest_document_tokens": whole.longest}
+    named = {name: counts.figures() for name, counts in sources.items()}
+    detail = figures | {
+        "by_source": {name: named[name] | {"files": by_source[name].path.name} if name in by_source else named[name]
+                      for name in named},
+        "by_language": {name: counts.figures() for name, counts in languages.items()},
+        "by_source_and_language": [{"source": source, "language": lang or "unknown", **counts.figures()}
+                                   for (source, lang), counts in sorted(groups.items())],
+    }  # fmt: skip
+    return figures | {"by_source": named}, detail, rejects
+
+
+class _TokenFile:
+    """A .bin that grows, and its .idx at the end."""
+
+    def __init__(self, path: Path, dtype: np.dtype, files: contextlib.ExitStack):
+        self.path, self.dtype = path, dtype
+        self.file = files.enter_context(path.with_name(f"{path.name}.bin").open("wb"))
+        self.lengths: list[np.ndarray] = []
+
+    def write(self, ids: np.ndarray, lengths: np.ndarray) -> None:
+        self.file.write(ids.data)
+        self.lengths.append(lengths)
+
+    def write_index(self) -> None:
+        write_index(self.path.with_name(f"{self.path.name}.idx"), np.concatenate(self.lengths), self.dtype)
+
+    @property
+    def documents(self) -> int:
+        return sum(map(len, self.lengths))
+
+    @property
+    def longest(self) -> int:
+        return max(int(lengths.max()) for lengths in self.lengths if len(lengths))
+
+
+def _source_path(out: Path, split: str, source: str, others: dict[str, _TokenFile]) -> Path:
+    """SPLIT-SOURCE, what no file name should hold replaced.
+
+    Raises:
+        UserError: two sources would share a file.
+    """
+    path = out / f"{split}-{re.sub(r'[^A-Za-z0-9._-]', '_', source)}"
+    if clash := [name for name, file in others.items() if file.path == path]:
+        raise UserError(
+            f"sources {clash[0]} and {source} would both be {path.name}.bin; rename one, or switch per_source off"
+        )
+    return path
