@@ -75,14 +75,19 @@ def _run_stage(stage: Stage, package: str, version: str, args: argparse.Namespac
 
 def _inputs(stage: Stage, given: list[str]) -> dict[str, Path]:
     """`--in NAME=DIR`, or plain `--in DIR` where the stage has one input."""
-    names = {name.removesuffix("?"): name for name in stage.reads}
+    names = {name.removesuffix("?"): name for name in stage.reads if name != "*"}
     inputs: dict[str, Path] = {}
     for item in given:
         name, equals, path = item.partition("=")
-        if not equals or name not in names:
-            if len(names) != 1:
-                raise UsageError(f"--in {item}: write NAME=DIR; {stage.name} reads {', '.join(names) or 'nothing'}")
+        if not equals or (name not in names and "*" not in stage.reads):
+            if len(stage.reads) != 1 or "*" in stage.reads:
+                more = [f"any {' or '.join(stage.reads['*'])}"] if "*" in stage.reads else []
+                raise UsageError(
+                    f"--in {item}: write NAME=DIR; {stage.name} reads {', '.join([*names, *more]) or 'nothing'}"
+                )
             name, path = next(iter(names)), item
+        if name in inputs:
+            raise UsageError(f"--in {item}: {name} is given twice")
         inputs[name] = Path(path)
     missing = [name for name, declared in names.items() if name not in inputs and not declared.endswith("?")]
     if missing:
@@ -100,8 +105,7 @@ def _parser(
     parser.add_argument("--version", action="version", version=f"{package} {version} (schemas: {contract})")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for stage in stages:
-        reads = "; ".join(f"{name.removesuffix('?')} ({' or '.join(k)}{', optional' if name.endswith('?') else ''})"
-                          for name, k in stage.reads.items())  # fmt: skip
+        reads = "; ".join(_described(name, kinds) for name, kinds in stage.reads.items())
         about = f"{stage.summary}\n\nreads:  {reads or 'no artefact'}\nwrites: {stage.writes}\ncosts:  {stage.cost}"
         sub = subparsers.add_parser(
             stage.name, help=stage.summary, description=about, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -120,6 +124,12 @@ def _parser(
         sub.set_defaults(what=command)
         command.arguments(sub)
     return parser
+
+
+def _described(name: str, kinds: tuple[str, ...]) -> str:
+    if name == "*":
+        return f"any number of {' or '.join(kinds)}, each as NAME=DIR"
+    return f"{name.removesuffix('?')} ({' or '.join(kinds)}{', optional' if name.endswith('?') else ''})"
 
 
 def _terminate(*_: object) -> None:

@@ -27,6 +27,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,7 +45,8 @@ class Stage:
     summary: str
     """One sentence, in the imperative."""
     reads: dict[str, tuple[str, ...]]
-    """Input name -> the kinds accepted. A name that ends in `?` may be absent."""
+    """Input name -> the kinds accepted. A name that ends in `?` may be absent; `*` stands for any number of further
+    ones, under names that the user gives."""
     writes: str
     """Kind of the output artefact."""
     cost: str
@@ -53,7 +55,8 @@ class Stage:
     run: str
     """`module:function`, imported only when the stage runs. Called with a `Run`."""
     code: tuple[str, ...] = ()
-    """Other packages whose code decides the result, beside the one that declares the stage."""
+    """Other packages whose code decides the result, beside the one that declares the stage; one that ends in `?` only
+    where it is installed."""
     section: str = ""
     """Section of the params; the stage's name if empty."""
     reuse: bool = True
@@ -75,6 +78,8 @@ class Run:
     """The artefact in the making: empty at the start, published whole."""
     fingerprint: str
     manifests: dict[str, Manifest] = field(default_factory=dict)
+    measured: dict[str, Any] = field(default_factory=dict)
+    """What differs from run to run (speeds): goes into the record of the run, never into the artefact."""
     _last: float = 0.0
 
     def log(self, text: str) -> None:
@@ -168,7 +173,7 @@ def _execute(
                 run.log("this work is complete already: publishing it again")
             publish(run.out, out)
         finally:
-            costs.append(_cost_since(started))
+            costs.append(_cost_since(started) | ({"measured": run.measured} if run.measured else {}))
             _write_costs(work, costs)
         _forget_progress(work)
         _forget_finished(work)
@@ -176,7 +181,9 @@ def _execute(
         total = {key: sum(c[key] for c in costs) for key in ("wall_s", "cpu_s")}
         peak = max(c["peak_rss_mb"] for c in costs)
         line = {"stage": stage.name, "package": package, "version": version, "attempts": len(costs)}
-        artefacts.write_atomic(record, artefacts.canonical_json({**line, **total, "peak_rss_mb": peak}))
+        measured = {key: value for c in costs for key, value in c.get("measured", {}).items()}
+        line |= {**total, "peak_rss_mb": peak, **({"measured": measured} if measured else {})}
+        artefacts.write_atomic(record, artefacts.canonical_json(line))
     return made
 
 
@@ -198,12 +205,13 @@ def refuse_target(out: Path, inputs: dict[str, Path]) -> None:
 def fingerprint(stage: Stage, package: str, version: str, config: Config, hashes: dict[str, str]) -> str:
     """12 hex digits that name the work: config, inputs and code; no machine path, host or time."""
     own = package.replace("-", "_")
+    others = [name.removesuffix("?") for name in stage.code if not name.endswith("?") or find_spec(name[:-1])]
     identity = {
         "stage": stage.name,
         "package": [package, version],
         "config": resolved(config),
         "inputs": hashes,
-        "code": {name: code_hash(name) for name in (own, *stage.code)},
+        "code": {name: code_hash(name) for name in (own, *others)},
     }
     return hashlib.sha256(artefacts.canonical_json(identity).encode()).hexdigest()[:12]
 
@@ -355,7 +363,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 def kinds_of(stage: Stage, name: str) -> tuple[str, ...]:
     """The kinds that a stage accepts for one of its inputs."""
-    return stage.reads.get(name) or stage.reads[f"{name}?"]
+    return stage.reads.get(name) or stage.reads.get(f"{name}?") or stage.reads["*"]
 
 
 def _complete(out: Path) -> Manifest | None:

@@ -8,13 +8,15 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from headwater_counting import cli as counting
 
-from headwater_data._contracts import manifest, stage
+from headwater_data._contracts import cli, manifest, stage
 from headwater_data._contracts.config import parse
-from headwater_data._contracts.errors import UserError
+from headwater_data._contracts.errors import UsageError, UserError
 from headwater_data._contracts.manifest import Manifest
 
 FILES = ("counts.json", "ballast.bin", "metrics.json", manifest.NAME)
@@ -256,3 +258,30 @@ def test_version_names_the_schemas_that_the_package_reads(capsys):
         counting.main(["--version"])
     assert "headwater-counting 0.1.0 (schemas: " in (printed := capsys.readouterr().out)
     assert all(f"{kind} {number}" in printed for kind, number in manifest.SCHEMAS.items())
+
+
+def test_a_star_takes_any_number_of_further_inputs_under_names_of_the_users_own():
+    several = replace(counting.STAGE, reads={"texts": ("documents",), "*": ("results",)})
+    found = cli._inputs(several, ["b=/b", "texts=/t", "a=/a"])
+    assert list(found.items()) == [("b", Path("/b")), ("texts", Path("/t")), ("a", Path("/a"))]
+    assert stage.kinds_of(several, "texts") == ("documents",) and stage.kinds_of(several, "a") == ("results",)
+    for given, message in [(["/t"], "reads texts, any results"), (["a=/a"], "texts=DIR is needed"),
+                           (["texts=/t", "a=/a", "a=/b"], "a is given twice")]:  # fmt: skip
+        with pytest.raises(UsageError, match=message):
+            cli._inputs(several, given)
+
+
+def test_optional_code_counts_in_the_fingerprint_where_it_is_installed():
+    config = counting.CountConfig()
+    marks = [
+        stage.fingerprint(replace(counting.STAGE, code=code), "headwater-counting", "0", config, {})
+        for code in ((), ("headwater_no_such_package?",), ("headwater_data?",))
+    ]
+    assert marks[0] == marks[1] != marks[2]
+
+
+def test_what_differs_from_run_to_run_is_in_the_record_alone(run, tmp_path):
+    for out in ("first", "again"):  # the second publishes what is complete
+        run(tmp_path / out, record=tmp_path / "record.json")
+        assert json.loads((tmp_path / "record.json").read_text())["measured"]["texts_a_second"] > 0
+        assert not any("texts_a_second" in path.read_text(errors="replace") for path in (tmp_path / out).iterdir())

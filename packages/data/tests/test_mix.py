@@ -117,7 +117,7 @@ def test_no_cluster_and_no_work_is_split(tmp_path):
 
 
 def test_the_result_does_not_depend_on_the_number_of_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr("headwater_data.fanout.LIGHT_SHARDS", 0)
+    monkeypatch.setattr("headwater_data._contracts.fanout.LIGHT_SHARDS", 0)
     folder = documents_folder(tmp_path / "in", *[documents_frame(TEXTS[i::3], source=f"s{i}") for i in range(3)])
     outs = []
     for workers in (1, 2):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from corpora import real_documents, write_corpus
 from test_encode import documents_of
@@ -33,8 +34,11 @@ def test_a_merged_dataset_is_the_one_of_the_joined_corpus(pair, tokenizer, tmp_p
     both = encoded(tmp_path, tokenizer, "both", [*real_documents()[:60], *real_documents()[40:150]])
     for name in ("train.bin", "train.idx"):
         assert (tmp_path / "m" / name).read_bytes() == (both / name).read_bytes()
-    merged, expected = (json.loads((folder / "metrics.json").read_text()) for folder in (tmp_path / "m", both))
-    assert merged["train"] == expected["train"]
+    for name in ("metrics.json", "tokens.json"):
+        merged, expected = (json.loads((folder / name).read_text()) for folder in (tmp_path / "m", both))
+        assert merged["train"] == expected["train"]
+    ids = pq.read_table(tmp_path / "m" / "documents" / "train.parquet")["id"].to_pylist()
+    assert ids == [row[0] for row in [*real_documents()[:60], *real_documents()[40:150]]]
 
 
 def test_a_subset_holds_whole_documents_in_their_order_up_to_the_cap(pair, tokenizer, tmp_path):
@@ -53,13 +57,26 @@ def test_a_subset_holds_whole_documents_in_their_order_up_to_the_cap(pair, token
     assert figures["tokens"] == sum(map(len, part))
 
 
+def test_a_subset_of_a_source_holds_that_source_alone(pair, tokenizer, tmp_path, capsys):
+    inputs = ["--in", f"tokens={pair[0]}", "--in", f"tokenizer={tokenizer}", "--work", str(tmp_path / "work")]
+    command = ["subset", *inputs, "--set", "tokens=null", "--set"]
+    assert main([*command, "sources=[docstring]", "--out", str(tmp_path / "s")]) == 0
+    sources = json.loads((pair[0] / "metrics.json").read_text())["train"]["by_source"]
+    assert json.loads((tmp_path / "s" / "metrics.json").read_text())["train"]["by_source"] == {
+        "docstring": sources["docstring"]
+    }
+    capsys.readouterr()
+    assert main([*command, "sources=[poem]", "--out", str(tmp_path / "t")]) == 1
+    assert "no document of source poem; it has docstring, source" in capsys.readouterr().err
+
+
 def test_peek_prints_the_documents_and_their_cuts(pair, tokenizer, capsys):
     capsys.readouterr()
     assert (
         main(["peek", str(pair[0]), "--tokenizer", str(tokenizer), "--document", "3", "--tokens-shown", "100000"]) == 0
     )
     shown = capsys.readouterr().out
-    assert real_documents()[3][1] + "<|endoftext|>" in shown and "train document 3" in shown
+    assert real_documents()[3][1] + "<|endoftext|>" in shown and "train document 3: " + real_documents()[3][0] in shown
     assert main(["peek", str(pair[0]), "--tokenizer", str(tokenizer), "--cut", "--tokens-shown", "3"]) == 0
     assert capsys.readouterr().out.splitlines()[1].count("|") >= 2
 

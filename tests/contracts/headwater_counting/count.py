@@ -12,6 +12,7 @@ from headwater_data._contracts.stage import Run
 
 def count(run: Run) -> None:
     """texts/*.txt -> counts.json, ballast.bin."""
+    started = time.monotonic()
     for text in sorted(run.inputs["texts"].glob("*.txt")):
         done = run.work / f"{text.stem}.json"
         if done.exists():
@@ -27,6 +28,7 @@ def count(run: Run) -> None:
     write_atomic(run.out / "counts.json", canonical_json(counts))
     _write_ballast(run)
     run.write_metrics({"words": sum(counts.values())})
+    run.measured["texts_a_second"] = len(counts) / (time.monotonic() - started)
 
 
 def _write_ballast(run: Run) -> None:

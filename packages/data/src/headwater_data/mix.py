@@ -24,6 +24,7 @@ import pyarrow as pa
 import xxhash
 
 from ._contracts.errors import UsageError, UserError
+from ._contracts.fanout import fan_out
 from ._contracts.stage import Run
 from .config import MixConfig
 from .documents import (
@@ -38,7 +39,6 @@ from .documents import (
     work_of,
     write_part,
 )  # fmt: skip
-from .fanout import fan_out
 
 STRATUM = ["source", "category", "lang", "bin"]
 

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from headwater_tokenizer._contracts.config import Config
+from headwater_tokenizer._contracts.execution import Fanned
 from headwater_tokenizer.special import NAMED, STARTING_BYTES
 
 Algorithm = Literal[
@@ -96,10 +97,13 @@ class TrainConfig(Config):
         return STARTING_BYTES if self.algorithm == "bytes" else self.vocab_size - len(NAMED) - self.reserved
 
 
-class EncodeConfig(Config):
-    """How `headwater-tokenizer encode` runs; neither changes a byte of train.bin and heldout.bin."""
+class EncodeConfig(Fanned):
+    """How `headwater-tokenizer encode` runs; only `per_source` adds to what it makes."""
 
-    workers: int = Field(0, ge=0, description="processes that encode side by side; 0 for one a core")
+    workers: int = Field(
+        0, ge=0, exclude=True, description="row groups encoded side by side; 0 for one a core, fewer where the corpus "
+        "is small; the result does not depend on it"
+    )  # fmt: skip
     per_source: bool = Field(
         False, description="whether each source gets token files of its own beside, SPLIT-SOURCE.bin/.idx, to blend by "
         "weight in training"
@@ -111,7 +115,27 @@ class MergeConfig(Config):
 
 
 class SubsetConfig(Config):
-    """How much `headwater-tokenizer subset` takes."""
+    """What `headwater-tokenizer subset` takes of the train split; the held-out split stays whole."""
 
-    tokens: int = Field(10_000_000, gt=0, description="tokens of the train split at most, whole documents")
+    tokens: int | None = Field(10_000_000, gt=0, description="tokens at most, in whole documents; null for no limit")
+    sources: tuple[str, ...] = Field((), description="only documents of these sources; none named: of all")
+    languages: tuple[str, ...] = Field((), description="only documents of these languages; none named: of all")
     seed: int = Field(0, description="seed of the draw")
+
+
+class AdoptConfig(Config):
+    """Which existing tokenizer `headwater-tokenizer adopt` takes."""
+
+    source: str = Field(description="name of the source that holds it")
+    file: str = Field(
+        description="its file: FILE.tiktoken (ranks of byte strings), FILE.json (a tokenizer.json) or FILE.model "
+        "(sentencepiece)"
+    )
+    split: Literal["gpt2", "gpt4", "llama3"] = Field(
+        "gpt4", description="pattern that cuts text first, which a rank file does not say: gpt2 or gpt4 (cl100k)"
+    )
+    digits: int = Field(
+        3, ge=0, le=9, description="longest run of digits in one piece, for rank files: 0 (no limit) is GPT-2's, 3 GPT-4's"
+    )
+    pad_to: int = Field(128, gt=0, description="the vocabulary is filled up with reserved ids to a multiple of this")
+    reserved: int = Field(16, ge=0, description="spare ids at least")

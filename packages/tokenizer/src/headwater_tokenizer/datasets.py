@@ -9,43 +9,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from headwater_tokenizer._contracts import manifest
 from headwater_tokenizer._contracts.errors import UserError
-from headwater_tokenizer._contracts.manifest import write_atomic
 from headwater_tokenizer._contracts.stage import Run
 from headwater_tokenizer.corpus import SPLITS
+from headwater_tokenizer.encode import write_dataset
 from headwater_tokenizer.encoder import Encoder
-from headwater_tokenizer.measure import Counts
-from headwater_tokenizer.megatron_format import read_index, write_index
+from headwater_tokenizer.token_files import documents_path, read_documents
 
-COPY = 1 << 22
-"""Ids copied at a time."""
-
-
-def documents(folder: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """A split's ids, end to end and read from disk as they are used, and where each document begins in them.
-
-    Returns:
-        (tokens,) uint16 or int32; (documents + 1,) int64.
-
-    Raises:
-        UserError: the files are missing, or the ids are not as many as the index says.
-    """
-    try:
-        lengths, dtype = read_index(folder / f"{split}.idx")
-        size = (folder / f"{split}.bin").stat().st_size
-    except (OSError, ValueError) as e:
-        raise UserError(f"{folder}: no readable token files of {split} ({e}); encode the corpus again") from None
-    starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    if size != starts[-1] * dtype.itemsize:
-        raise UserError(
-            f"{folder / f'{split}.bin'}: {size} bytes, but its index says {int(starts[-1])} ids of {dtype.itemsize}; "
-            "encode the corpus again"
-        )
-    if not size:
-        return np.zeros(0, dtype), starts
-    return np.memmap(folder / f"{split}.bin", dtype, mode="r"), starts
+Part = tuple[np.ndarray, pa.Table, list[dict]]
+"""As encode.write_dataset takes it: ids, documents, rejects."""
 
 
 def check_tokenizer(tokens: Path, tokenizer: Path) -> None:
@@ -70,88 +47,87 @@ def merge(run: Run) -> None:
     folders = [run.inputs["first"], run.inputs["second"]]
     for folder in folders:
         check_tokenizer(folder, run.inputs["tokenizer"])
-    facts = [json.loads((folder / "metrics.json").read_text()) for folder in folders]
-    metrics = {key: facts[0][key] for key in ("vocabulary", "end_of_document_id", "dtype")}
-    for split in SPLITS:
-        parts = [documents(folder, split) for folder in folders]
-        with open(run.out / f"{split}.bin", "wb") as f:
-            for ids, _ in parts:
-                for at in range(0, len(ids), COPY):
-                    f.write(ids[at : at + COPY].data)
-        lengths = np.concatenate([np.diff(starts) for _, starts in parts])
-        write_index(run.out / f"{split}.idx", lengths.astype(np.int32), parts[0][0].dtype)
-        metrics[split] = _sum([fact[split] for fact in facts])
-        run.log(f"{split}: {len(lengths)} documents, {metrics[split]['tokens']} tokens")
-    write_atomic(run.out / "rejects.jsonl", b"".join((folder / "rejects.jsonl").read_bytes() for folder in folders))
-    run.write_metrics(metrics)
+    write_dataset(run, folders[0], facts_of(folders[0]), {split: _joined(folders, split) for split in SPLITS})
 
 
-def _sum(figures: list[dict]) -> dict:
-    sources: dict[str, Counts] = {}
-    for part in figures:
-        for name, counts in part["by_source"].items():
-            sources.setdefault(name, Counts()).add(_counts(counts))
-    total = Counts()
-    for counts in sources.values():
-        total.add(counts)
-    return total.figures() | {
-        "rejected": sum(part["rejected"] for part in figures),
-        "longest_document_tokens": max(part["longest_document_tokens"] for part in figures),
-        "by_source": {name: sources[name].figures() for name in sorted(sources)},
-    }
-
-
-def _counts(figures: dict) -> Counts:
-    return Counts(**{name: figures[name] for name in ("documents", "bytes", "words", "tokens")})
+def _joined(folders: list[Path], split: str) -> Iterator[Part]:
+    for folder in folders:
+        lines = (folder / "rejects.jsonl").read_text().splitlines()
+        rejects = [reject for reject in map(json.loads, lines) if reject["split"] == split]
+        for ids, documents in parts(folder, split):
+            yield ids, documents, rejects
+            rejects = []
 
 
 def subset(run: Run) -> None:
     """Stage `subset`: a random part of the train split's documents in their order, and all held-out ones.
 
     Raises:
-        UserError: no document is left.
+        UserError: no document is left, or a source or language is not there.
     """
     folder, config = run.inputs["tokens"], run.config
     check_tokenizer(folder, run.inputs["tokenizer"])
-    encoder = Encoder(run.inputs["tokenizer"])
-    facts = json.loads((folder / "metrics.json").read_text())
-    metrics = {key: facts[key] for key in ("vocabulary", "end_of_document_id", "dtype")} | {"heldout": facts["heldout"]}
-    for split in SPLITS:
-        ids, starts = documents(folder, split)
-        rows = np.arange(len(starts) - 1)
-        if split == "train":
-            rows = drawn(np.diff(starts), config.tokens, config.seed)
-            if not len(rows):
-                raise UserError(
-                    f"{folder}: its shortest drawn document has more than {config.tokens} tokens; raise tokens"
-                )
-        counts = Counts()
-        with open(run.out / f"{split}.bin", "wb") as f:
-            for row in rows.tolist():
-                document = ids[starts[row] : starts[row + 1]]
-                f.write(document.tobytes())
-                if split == "train":
-                    text = encoder.decode(document[document != facts["end_of_document_id"]])
-                    counts.add(Counts(1, len(text.encode()), len(text.split()), len(document)))
-        lengths = np.diff(starts)[rows]
-        write_index(run.out / f"{split}.idx", lengths.astype(np.int32), ids.dtype)
-        if split == "train":
-            longest = int(lengths.max())
-            by_source = {"all": counts.figures()}  # which source a document came from is not in the token files
-            metrics[split] = counts.figures() | {
-                "rejected": 0, "longest_document_tokens": longest, "by_source": by_source,
-            }  # fmt: skip
-            run.log(f"train: {len(rows)} of {len(starts) - 1} documents, {counts.tokens} tokens")
-    write_atomic(run.out / "rejects.jsonl", "")
-    run.write_metrics(metrics)
+    table = pl.read_parquet(documents_path(folder, "train"), columns=["source", "lang", "tokens"])
+    wanted = pl.lit(True)
+    for column, names in (("source", config.sources), ("lang", config.languages)):
+        there = set(table[column].to_list())
+        if missing := sorted(set(names) - there):
+            raise UserError(f"{folder}: no document of {column} {missing[0]}; it has {', '.join(sorted(there - {''}))}")
+        wanted &= pl.col(column).is_in(names) if names else pl.lit(True)
+    rows = table.with_row_index("row").filter(wanted)
+    keep = np.zeros(len(table), bool)
+    keep[drawn(rows["row"].to_numpy(), rows["tokens"].to_numpy(), config.tokens, config.seed)] = True
+    if not keep.any():
+        raise UserError(f"{folder}: the first document drawn has more than {config.tokens} tokens; raise tokens")
+    write_dataset(
+        run, folder, facts_of(folder), {"train": _kept(folder, keep), "heldout": _joined([folder], "heldout")}
+    )
 
 
-def drawn(lengths: np.ndarray, tokens: int, seed: int) -> np.ndarray:
-    """Rows, ascending, of documents drawn at random until the next would pass so many tokens, (rows,) int64."""
-    keys = [hashlib.blake2b(f"{seed}\0{row}".encode(), digest_size=8).digest() for row in range(len(lengths))]
-    order = np.array(sorted(range(len(lengths)), key=keys.__getitem__), np.int64)
+def _kept(folder: Path, keep: np.ndarray) -> Iterator[Part]:
+    at = 0
+    for ids, documents in parts(folder, "train"):
+        here = keep[at : at + len(documents)]
+        at += len(documents)
+        yield ids[np.repeat(here, documents["tokens"].to_numpy())], documents.filter(pa.array(here)), []
+
+
+def facts_of(folder: Path) -> dict:
+    """What a dataset says of its ids: vocabulary, end_of_document_id, dtype."""
+    metrics = json.loads((folder / "metrics.json").read_text())
+    return {key: metrics[key] for key in ("vocabulary", "end_of_document_id", "dtype")}
+
+
+def parts(folder: Path, split: str) -> Iterator[tuple[np.ndarray, pa.Table]]:
+    """A split row group by row group of its table: (tokens,) ids and the documents' rows.
+
+    Raises:
+        UserError: the table is missing or does not fit the ids.
+    """
+    ids, starts = read_documents(folder, split)
+    path = documents_path(folder, split)
+    try:
+        table = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as e:
+        raise UserError(f"{path}: not readable as Parquet ({e}); encode the corpus again") from None
+    if table.metadata.num_rows != len(starts) - 1:
+        raise UserError(f"{path}: {table.metadata.num_rows} documents, but the index says {len(starts) - 1}; "
+                        "encode the corpus again")  # fmt: skip
+    at = 0
+    for group in range(table.num_row_groups):
+        documents = table.read_row_group(group)
+        yield np.asarray(ids[starts[at] : starts[at + len(documents)]]), documents
+        at += len(documents)
+
+
+def drawn(rows: np.ndarray, lengths: np.ndarray, tokens: int | None, seed: int) -> np.ndarray:
+    """Rows, ascending, drawn at random until the next would pass so many tokens; each has `lengths` of them."""
+    if tokens is None:
+        return rows
+    keys = [hashlib.blake2b(f"{seed}\0{row}".encode(), digest_size=8).digest() for row in rows.tolist()]
+    order = np.array(sorted(range(len(rows)), key=keys.__getitem__), np.int64)
     taken = int(np.searchsorted(np.cumsum(lengths[order]), tokens, side="right"))
-    return np.sort(order[:taken])
+    return np.sort(rows[order[:taken]])
 
 
 def peek(args: argparse.Namespace) -> None:
@@ -161,7 +137,7 @@ def peek(args: argparse.Namespace) -> None:
         UserError: no such document, or another tokenizer.
     """
     check_tokenizer(args.tokens, args.tokenizer)
-    ids, starts = documents(args.tokens, args.split)
+    ids, starts = read_documents(args.tokens, args.split)
     last = len(starts) - 2
     if not 0 <= args.document <= last:
         raise UserError(f"{args.tokens}: no document {args.document} in {args.split}; it has 0 to {last}")
@@ -170,9 +146,11 @@ def peek(args: argparse.Namespace) -> None:
 
 
 def _shown(ids: np.ndarray, starts: np.ndarray, encoder: Encoder, args: argparse.Namespace) -> Iterator[str]:
-    for row in range(args.document, min(args.document + args.count, len(starts) - 1)):
+    rows = range(args.document, min(args.document + args.count, len(starts) - 1))
+    table = pl.scan_parquet(documents_path(args.tokens, args.split)).slice(rows.start, len(rows)).collect()
+    for row, known in zip(rows, table.rows(named=True), strict=True):
         document = ids[starts[row] : starts[row + 1]]
-        yield f"== {args.split} document {row}: {len(document)} tokens"
+        yield f"== {args.split} document {row}: {known['id']} of {known['source']}, {len(document)} tokens"
         part = document[: args.tokens_shown]
         yield "|".join(encoder.decode(part[i : i + 1]) for i in range(len(part))) if args.cut else encoder.decode(part)
         if len(part) < len(document):

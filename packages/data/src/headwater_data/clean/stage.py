@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 import polars as pl
 
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config.clean import EDITS, CleanConfig, Steps
 from ..documents import (
@@ -28,7 +29,6 @@ from ..documents import (
     write_part,
     write_split,
 )  # fmt: skip
-from ..fanout import fan_out
 from ..harm.modification import counterfactual, neutral_terms
 from . import line_rules, normalise
 from .privacy import find_private, mask

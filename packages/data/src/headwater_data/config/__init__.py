@@ -1,10 +1,10 @@
 """The stages' configs: every parameter with its unit, contradictions refused. One file a part of the way."""
 
+from .._contracts.execution import ExecutorConfig, Fanned
 from .card import CardConfig
 from .clean import CleanConfig
 from .decontaminate import DecontaminateConfig
 from .dedup import DedupConfig
-from .execution import ExecutorConfig, Fanned
 from .extract import ExtractConfig
 from .mix import MixConfig
 from .quality import (

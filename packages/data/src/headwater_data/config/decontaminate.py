@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .execution import Fanned
+from .._contracts.execution import Fanned
 
 Method = Literal["gpt3", "palm", "llama", "fuzzy"]
 

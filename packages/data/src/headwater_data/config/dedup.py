@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, field_validator, model_validator
 
 from .._contracts.config import Config
-from .execution import Fanned
+from .._contracts.execution import Fanned
 
 PRESETS: dict[str, dict] = {
     # as released, arXiv 2406.17557, section 3.4: the bands alone decide

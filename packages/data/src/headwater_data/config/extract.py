@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .execution import Fanned
+from .._contracts.execution import Fanned
 
 
 class ExtractConfig(Fanned):

@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from .._contracts.config import Config
-from .execution import Fanned
+from .._contracts.execution import Fanned
 
 
 class QualityBins(Config):

@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, model_validator
 
 from .._contracts.config import Config
-from .execution import Fanned
+from .._contracts.execution import Fanned
 from .sources import Category
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import LCSseq
 
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import DecontaminateConfig
 from ..documents import Block, part_name, write_part
-from ..fanout import fan_out
 from ..words import ngram_hashes, word_stream
 from .items import Items
 

@@ -20,11 +20,11 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from .._contracts.fanout import fan_out
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..config import DecontaminateConfig
 from ..documents import Block, blocks, count_folder, count_rejects, funnel, publish_parts, write_part, write_split
-from ..fanout import fan_out
 from .excise import excise_block
 from .items import Items, load_items
 from .search import common_ngrams, evidence, leaks, pair_scores, search_block

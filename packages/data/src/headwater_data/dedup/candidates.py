@@ -11,10 +11,10 @@ import numpy as np
 import polars as pl
 from rapidfuzz.distance import Levenshtein
 
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import part_name
-from ..fanout import fan_out
 from ..words import WordStream, word_stream
 from .minhash import bucket_pairs, clusters, jaccard, shingles
 from .runs import groups, map_array, merge_runs, ranges, save_array

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import (
@@ -33,7 +34,6 @@ from ..documents import (
     write_part,
     write_split,
 )  # fmt: skip
-from ..fanout import fan_out
 from .candidates import Search, survivors
 from .minhash import clusters
 from .passages import cut, cut_spans, find_passages

@@ -21,10 +21,10 @@ import xxhash
 from rbloom import Bloom
 
 from .._contracts.errors import UserError
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import named, part_name
-from ..fanout import fan_out
 from ..words import ngram_hashes, word_spans, word_stream
 from .runs import groups, map_array, merge_runs, ranges, save_array, write_run
 from .sign import NumberedBlock

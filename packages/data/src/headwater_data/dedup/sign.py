@@ -13,10 +13,10 @@ import polars as pl
 import xxhash
 from w3lib.url import canonicalize_url
 
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import DedupConfig
 from ..documents import Block, blocks, part_name, work_of, write_part
-from ..fanout import fan_out
 from ..words import WordStream, mix64, word_stream
 from .minhash import band_keys, shingles, signatures
 from .runs import write_run

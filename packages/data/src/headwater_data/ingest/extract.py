@@ -15,6 +15,7 @@ from pathlib import Path
 import polars as pl
 
 from .._contracts.errors import UserError
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import ExtractConfig
 from ..documents import (
@@ -28,7 +29,6 @@ from ..documents import (
     read_json,
     write_part,
 )  # fmt: skip
-from ..fanout import fan_out
 from .files import FORMATS, FilePart, plan_files, read_files, sandbox_of
 from .readers import READERS, SLICED, Slice
 from .records import Malformed, Raw

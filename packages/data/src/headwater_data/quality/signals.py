@@ -11,10 +11,10 @@ from pathlib import Path
 import polars as pl
 
 from .._contracts.errors import UsageError
+from .._contracts.fanout import fan_out
 from .._contracts.stage import Run
 from ..config import SignalsConfig
 from ..documents import Block, blocks, count_folder, funnel, part_name, publish_parts, write_part
-from ..fanout import fan_out
 from ..harm.wordlists import COLUMNS, WordLists, classify, find_wordlists
 from .classifier import QualityScorer
 from .heuristics import SIGNALS, measure

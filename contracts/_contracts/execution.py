@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from .._contracts.config import Config
+from .config import Config
 
 
 class ExecutorConfig(Config):

@@ -7,6 +7,8 @@ shard is a row group or some hundred records: what a killed worker loses is one 
 
 Ray and Slurm need the work folder on a file system that all machines share, at the same path.
 
+Wants datatrove, which the packages that fan out require; the others carry this file and never import it.
+
 Not covered: a local worker that the kernel kills (out of memory) leaves multiprocess's pool waiting; stop the stage and
 run it again with fewer workers.
 """
@@ -28,6 +30,7 @@ from typing import Any
 
 os.environ.setdefault("LOGURU_DIAGNOSE", "NO")  # tracebacks must not print the values of variables: document text
 
+import multiprocess  # noqa: E402
 from datatrove.executor.base import PipelineExecutor  # noqa: E402
 from datatrove.executor.local import LocalPipelineExecutor  # noqa: E402
 from datatrove.executor.ray import RayPipelineExecutor  # noqa: E402
@@ -35,9 +38,9 @@ from datatrove.executor.slurm import SlurmPipelineExecutor  # noqa: E402
 from datatrove.pipeline.base import PipelineStep  # noqa: E402
 from loguru import logger  # noqa: E402
 
-from ._contracts.errors import UserError  # noqa: E402
-from ._contracts.stage import Run  # noqa: E402
-from .config.execution import ExecutorConfig, Fanned  # noqa: E402
+from .errors import UserError  # noqa: E402
+from .execution import ExecutorConfig, Fanned  # noqa: E402
+from .stage import Run  # noqa: E402
 
 LIGHT_SHARDS = 100
 
@@ -60,13 +63,42 @@ class ShardStep(PipelineStep):
 
 
 class QuietLocalExecutor(LocalPipelineExecutor):
-    """datatrove's executor without its log lines; a worker dies with the stage that started it."""
+    """datatrove's executor without its log lines and its manager process; a worker dies with the stage.
+
+    The manager is forked, so after a kill -9 of the stage it would live on and hold the lock of the work folder.
+    """
+
+    def run(self) -> None:
+        """Run what is not done: here where there is one worker, else in a pool of spawned processes."""
+        self._launched = True
+        waiting = self.get_incomplete_ranks()
+        if self.workers == 1:
+            for rank in waiting:
+                self._run_for_rank(rank)
+            return
+        # spawned: direct children, which end with this process, hold no lock of it, and are counted as its own cost
+        with multiprocess.get_context("spawn").Pool(self.workers, _start_worker, (self,)) as pool:
+            for _ in pool.imap_unordered(_run_here, waiting):
+                pass
 
     def _run_for_rank(self, rank: int, local_rank: int = 0, node_rank: int = -1) -> Any:
         logger.disable("datatrove")
-        if self.workers > 1 and sys.platform == "linux":
-            ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
         return super()._run_for_rank(rank, local_rank, node_rank)
+
+
+_worker: LocalPipelineExecutor
+
+
+def _start_worker(executor: LocalPipelineExecutor) -> None:
+    """Once a worker, so that the list of shards is not sent again with each of them."""
+    global _worker
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # 1 = PR_SET_PDEATHSIG
+    _worker = executor
+
+
+def _run_here(rank: int) -> None:
+    _worker._run_for_rank(rank)
 
 
 class WaitingSlurmExecutor(SlurmPipelineExecutor):
@@ -125,6 +157,8 @@ def fan_out(
         while not ended.wait(1.0):
             run.progress(f"{name}: {done()} of {len(shards)} shards")
 
+    if before := done():
+        run.log(f"{name}: {before} of {len(shards)} shards were done before: going on with the others")
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
@@ -164,7 +198,6 @@ def _executor(config: Fanned, steps: list[PipelineStep], tasks: int, marks: Path
         tasks=tasks,
         workers=workers,
         logging_dir=str(marks),
-        start_method="spawn",  # direct children: they end with this process, and their cost is counted as its own
     )
 
 
@@ -172,7 +205,7 @@ def _join_ray(where: ExecutorConfig) -> None:
     try:
         import ray
     except ModuleNotFoundError:
-        raise UserError("executor.kind ray: ray is not installed; pip install 'headwater-data[ray]'") from None
+        raise UserError("executor.kind ray: ray is not installed; pip install 'ray>=2.40,<3'") from None
     if ray.is_initialized():
         return
     try:
