@@ -57,9 +57,12 @@ def test_every_preset_has_every_section_that_the_lineage_names() -> None:
 @pytest.mark.parametrize("scale", ["smoke", "tiny", "small"])
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_stage_accepts_its_section_of_every_preset(package: str, scale: str) -> None:
+    lineage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     for stage in import_module(f"headwater_{package}.cli").STAGES:
         section = stage.section or stage.name
-        parse(stage.config, load_section(ROOT / "params.yaml", section, scale), section)
+        values = load_section(ROOT / "params.yaml", section, scale)
+        if values or stage.name in lineage:  # a stage outside the lineage may need what only its user knows
+            parse(stage.config, values, section)
 
 
 def test_no_tracked_file_names_a_machine_path_or_a_registry_host() -> None:

@@ -1,7 +1,8 @@
 """Rows of unequal length in batches: rows of like length together, little padding, each row by itself.
 
 Rows are padded on the right. Attention is causal, so a token sees only what stands before it in its own row: neither
-padding nor another row (pinned by a test on the model).
+padding nor another row (pinned by a test on the model). Padding itself and packing are the contract's
+(_contracts/sequences.py).
 """
 
 from __future__ import annotations
@@ -12,8 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ._contracts import sequences
 
-def length_buckets(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, pool: int = 32) -> list[list[int]]:
+POOL = 32
+
+
+def length_buckets(lengths: Sequence[int], batch_size: int, seed: int, epoch: int, pool: int = POOL) -> list[list[int]]:
     """One epoch's batches as lists of row numbers: every row once, in an order that (seed, epoch) decide.
 
     Rows are shuffled, sorted by length within pools of `pool` batches, cut into batches, and these are shuffled, so
@@ -28,8 +33,6 @@ def length_buckets(lengths: Sequence[int], batch_size: int, seed: int, epoch: in
     return [batches[i] for i in draw.permutation(len(batches))]
 
 
-def pad(rows: Sequence[Sequence[int]], filler: int | bool | float, multiple: int = 1) -> Tensor:
+def pad(rows: Sequence[Sequence[int]], filler: int | bool, multiple: int = 1) -> Tensor:
     """Rows as one tensor [B, T], padded on the right to the longest, rounded up to a multiple."""
-    width = max(len(row) for row in rows)
-    width = -(-width // multiple) * multiple
-    return torch.tensor([[*row, *[filler] * (width - len(row))] for row in rows])
+    return torch.from_numpy(sequences.pad(rows, filler, multiple=multiple)[0])

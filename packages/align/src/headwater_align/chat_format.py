@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from tokenizers import Tokenizer
 
 from ._contracts.errors import UserError
+from ._contracts.sequences import truncate
 from .conversation import Message
 
 
@@ -27,7 +28,7 @@ class Rendered:
 
     def cut(self, length: int) -> Rendered:
         """The first `length` tokens."""
-        return Rendered(self.ids[:length], self.supervised[:length])
+        return Rendered(truncate(self.ids, length), truncate(self.supervised, length))
 
 
 class ChatFormat:

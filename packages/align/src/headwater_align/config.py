@@ -74,6 +74,9 @@ class SftConfig(TrainingConfig):
     max_length: int = Field(
         0, ge=0, description="tokens a row; longer ones are cut and counted; 0: the model's context"
     )
+    pack: bool = Field(
+        False, description="rows of a step share sequences of max_length, each by itself; micro_batch counts these"
+    )
     evaluate_every: int = Field(0, ge=0, description="steps between held-out losses; 0: once an epoch")
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
+from ._contracts.sequences import truncate
 from ._contracts.stage import Run
 from .batching import length_buckets, pad
 from .chat_format import ChatFormat
@@ -131,7 +132,7 @@ def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
     made = Prepared()
     sides = [chat.render([r["prompt"] + r[side] for r in records]) for side in ("chosen", "rejected")]
     for record, chosen, rejected in zip(records, *sides, strict=True):
-        pair = Pair(chosen.ids[:limit], rejected.ids[:limit], record["source"])
+        pair = Pair(truncate(chosen.ids, limit), truncate(rejected.ids, limit), record["source"])
         if pair.chosen == pair.rejected:
             made.rejects.append({"id": record["id"], "reason": "within the length limit both answers are the same"})
             continue

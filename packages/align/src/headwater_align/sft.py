@@ -5,12 +5,16 @@ The loss is on what the assistant says, its <|end|> included, in every turn; que
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+
+import torch
 
 from ._contracts.errors import UserError
+from ._contracts.sequences import join, pack, packed
 from ._contracts.stage import Run
-from .batching import length_buckets, pad
+from .batching import POOL, length_buckets, pad
 from .chat_format import ChatFormat, Rendered
 from .config import SftConfig
 from .engine import export, make_trainer, next_token_loss, pretrained, row_limit, runtime
@@ -42,13 +46,20 @@ def run(run: Run) -> None:
     run.log(f"{len(train.rows)} rows, {train.cut} cut at {limit} tokens, {len(train.rejects)} set aside")
 
     lengths = [len(row.ids) for row in train.rows]
-    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
+    pool = 1 if config.pack else POOL  # packed rows need not be of like length
+    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch, pool) for epoch in range(config.epochs)]
     plan = [batch for epoch in epochs for batch in epoch]
+    batches: Callable[[Sequence[Rendered], int, int], list[dict]] = microbatches
+    if config.pack:
+        batches = partial(packed_microbatches, capacity=limit)
+        sequences = sum(len(pack([lengths[n] for n in batch], limit)) for batch in plan)
+        full = sum(lengths) * config.epochs / (sequences * limit)
+        run.log(f"{sequences} sequences of {limit} tokens in {len(plan)} steps, {full:.0%} full")
     trainer = make_trainer(loaded.model, config.optimizer, len(plan))
-    held = microbatches(sorted(heldout.rows, key=lambda row: len(row.ids)), config.micro_batch, chat.pad)
+    held = batches(sorted(heldout.rows, key=lambda row: len(row.ids)), config.micro_batch, chat.pad)
 
     def collate(numbers: Sequence[int]) -> list[dict]:
-        return microbatches([train.rows[n] for n in numbers], config.micro_batch, chat.pad)
+        return batches([train.rows[n] for n in numbers], config.micro_batch, chat.pad)
 
     def evaluate() -> LogRow:
         return {"heldout_loss": trainer.evaluate(held, next_token_loss)["loss"]}
@@ -102,6 +113,33 @@ def microbatches(rows: Sequence[Rendered], size: int, filler: int) -> list[dict]
                 "tokens": pad([row.ids[:-1] for row in part], filler, multiple=8),
                 "labels": pad([row.ids[1:] for row in part], filler, multiple=8),
                 "loss_mask": pad([row.supervised[1:] for row in part], False, multiple=8),
+            }
+        )
+    return made
+
+
+def packed_microbatches(rows: Sequence[Rendered], size: int, filler: int, capacity: int) -> list[dict]:
+    """Micro-batches of at most `size` sequences, in each of which several rows lie end to end.
+
+    Keys as in `microbatches`, and attention_mask int64 [sequences, positions]: which row a position belongs to, so that
+    attention stays within it. The model's positions are rotary, hence relative: a row may begin anywhere.
+
+    Args:
+        capacity: tokens of a sequence; no row is longer.
+    """
+    bins = pack([len(row.ids) for row in rows], capacity)
+    ids = [row.ids for row in rows]
+    supervised = [[*row.supervised[1:], False] for row in rows]  # a row's last id has no label
+    made = []
+    for start in range(0, len(bins), size):
+        part = bins[start : start + size]
+        sheet = packed(ids, part, filler, multiple=8, ignored=filler)
+        made.append(
+            {
+                "tokens": torch.from_numpy(sheet.ids),
+                "labels": torch.from_numpy(sheet.labels),
+                "loss_mask": pad(join(supervised, part), False, multiple=8),
+                "attention_mask": torch.from_numpy(sheet.segments),
             }
         )
     return made

@@ -12,6 +12,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from ._contracts.sequences import pad, truncate
 from .engine import TemplateLM, get_rolling_token_windows, make_disjoint_window
 
 Pair = tuple[list[int], list[int]]
@@ -95,7 +96,7 @@ class HeadwaterLM(TemplateLM):
             until = options.get("until") or []
             stops: list[str] = [until] if isinstance(until, str) else until
             room = min(options.get("max_gen_toks", 256), self.scorer.context - 1)
-            ids = self.tok_encode(prompt)[-(self.scorer.context - room) :] or [self.eot_token_id]
+            ids = truncate(self.tok_encode(prompt), self.scorer.context - room, side="left") or [self.eot_token_id]
             text = self.scorer.decode(self.scorer.generate([ids], room, [self.eot_token_id])[0])
             texts.append(min((text.split(stop)[0] for stop in stops if stop), key=len, default=text))
         return texts
@@ -118,7 +119,7 @@ class HeadwaterLM(TemplateLM):
         context, continuation = pair
         if len(continuation) <= self.scorer.context:
             keep = self.scorer.context + 1 - len(continuation)  # the model never reads the last token
-            yield context[-keep:], continuation
+            yield truncate(context, keep, side="left"), continuation
         else:
             rolling = get_rolling_token_windows(continuation, context[-1], self.scorer.context, self.seen_again)
             yield from map(make_disjoint_window, rolling)
@@ -140,12 +141,11 @@ class HeadwaterLM(TemplateLM):
     def _score_batch(
         self, windows: list[Pair], rows: list[tuple[tuple[int, ...], list[int]]]
     ) -> Iterator[tuple[int, float, bool]]:
-        tokens = torch.zeros((len(rows), len(rows[0][0])), dtype=torch.int64)
+        tokens = torch.from_numpy(pad([ids for ids, _ in rows], 0)[0])
         at_rows: list[int] = []
         positions: list[int] = []
         labels: list[int] = []
         for r, (ids, members) in enumerate(rows):
-            tokens[r, : len(ids)] = torch.tensor(ids)
             for i in members:
                 continuation = windows[i][1]
                 at_rows += [r] * len(continuation)

@@ -23,7 +23,7 @@ from megatron.core.tensor_parallel.layers import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
-from .attention import CoreAttention
+from .attention import CoreAttention, segment_mask
 from .config import ModelConfig
 from .loss import linear_cross_entropy, linear_scores
 from .runtime import layout
@@ -51,7 +51,9 @@ class GPT(GPTModel):
         Args:
             tokens: int64 [batch, positions].
             position_ids: ignored: rotary positions are relative.
-            attention_mask: bool [batch, 1, positions, positions], True where masked; None: causal.
+            attention_mask: bool [batch, 1, positions, positions], True where masked; or int64 [batch, positions],
+                the segment that each position belongs to where rows are packed: causal within it, blind beyond;
+                None: causal.
             labels: int64 [batch, positions], the id that should follow each position.
             scores: with labels, answer log-likelihoods and greedy flags instead of the loss.
 
@@ -62,6 +64,8 @@ class GPT(GPTModel):
             head "scalar": float32 [batch, positions].
         """
         self._scores = scores
+        if attention_mask is not None and attention_mask.dim() == 2:
+            attention_mask = segment_mask(attention_mask)
         return super().forward(tokens, position_ids, attention_mask, labels=labels, **megatron)
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:
