@@ -217,7 +217,7 @@ def fingerprint(stage: Stage, package: str, version: str, config: Config, hashes
 
 
 def code_hash(package: str) -> str:
-    """sha256 over the Python sources of an importable package, by relative path and content.
+    """sha256 over the files of an importable package (sources, templates, tables), by relative path and content.
 
     Raises:
         UserError: the package is not installed (an engine that a stage names in `code` is no dependency).
@@ -232,7 +232,8 @@ def code_hash(package: str) -> str:
     digest = hashlib.sha256()
     # Links are followed: the contract is one in a checkout and a folder in a wheel, and is code that runs.
     walk = os.walk(folder, followlinks=True)
-    for path in sorted(Path(root) / name for root, _, names in walk for name in names if name.endswith(".py")):
+    files = (Path(root) / name for root, _, names in walk if Path(root).name != "__pycache__" for name in names)
+    for path in sorted(file for file in files if not file.name.startswith(".")):
         digest.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
 
