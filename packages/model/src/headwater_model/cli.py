@@ -1,4 +1,4 @@
-"""headwater-model: plan, pretrain, export, generate. Thin: modules are imported by the stage that runs."""
+"""headwater-model: plan, budget, layouts, buy, pretrain, export, generate. Thin: what runs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from ._contracts.cli import Command
 from ._contracts.cli import main as contract_main
 from ._contracts.stage import Stage
 from .config import ExportConfig, PlanConfig, PretrainConfig
+from .planning import arguments as planning
 
 STAGES = [
     Stage(
@@ -54,7 +55,25 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = [
-    Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate")
+    Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate"),
+    Command(
+        "budget",
+        "from compute, days, money, tokens or a size to a plan, by every scaling law",
+        planning.budget,
+        "headwater_model.planning.budget:run",
+    ),
+    Command(
+        "layouts",
+        "the ways to train a model on some devices that fit, fastest first, with memory, time and price",
+        planning.layouts,
+        "headwater_model.planning.show_layouts:run",
+    ),
+    Command(
+        "buy",
+        "an API, a fine-tuned model or an own model: what each costs for a stated use, and what would change that",
+        planning.buy,
+        "headwater_model.planning.buy_report:run",
+    ),
 ]
 
 

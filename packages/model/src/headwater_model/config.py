@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from ._contracts.config import Config
+from ._contracts.errors import UserError
+from .planning import costs, hardware
 
 
 class ModelConfig(Config):
@@ -128,19 +130,87 @@ class ScheduleConfig(Config):
         return self
 
 
-class BudgetConfig(Config):
-    """What a run may cost: a number of FLOPs, or minutes on a device of known speed."""
+class DeviceConfig(Config):
+    """An accelerator of `planning/hardware.yaml`; its figures are filled in, and so part of the fingerprint."""
+
+    device: str | None = Field(None, description="name in planning/hardware.yaml, as h100-sxm")
+    figures: dict[str, float] = Field(
+        default_factory=dict, description="figures of the device to replace, as tflops or usd_per_hour"
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        name = values.get("device") if isinstance(values, dict) else None
+        replaced = values.get("figures") or {} if name else {}
+        if not isinstance(name, str) or not isinstance(replaced, dict):
+            return values
+        try:
+            hardware.load(name, replaced)
+        except UserError as e:
+            raise ValueError(str(e)) from None
+        return {**values, "figures": {**hardware.figures(name), **replaced}}
+
+    @property
+    def loaded(self) -> hardware.Device:
+        """The device in SI units."""
+        return hardware.load(self.device or "", self.figures)
+
+
+class BudgetConfig(DeviceConfig):
+    """What a run may cost: FLOPs, days on devices, money, tokens or a size; if none, minutes at a known speed."""
 
     flops: float | None = Field(None, gt=0, description="training FLOPs; overrides minutes x flops_per_second")
     minutes: float = Field(9.0, gt=0, description="minutes of training")
     flops_per_second: float = Field(
         1.5e11, gt=0, description="model FLOPs a second that training reaches on the device"
     )
+    days: float | None = Field(None, gt=0, description="days on `devices` devices at `utilisation`")
+    usd: float | None = Field(None, gt=0, description="US dollars for rented devices at `utilisation`")
+    tokens: float | None = Field(None, gt=0, description="tokens to train on; the size follows")
+    parameters: float | None = Field(None, gt=0, description="matrix parameters; the tokens follow")
+    devices: int = Field(1, ge=1, description="devices, for days")
+    utilisation: float = Field(0.4, gt=0, le=1, description="of the device's peak, by the model's FLOPs")
 
-    @property
-    def total(self) -> float:
+    @model_validator(mode="after")
+    def _one(self) -> BudgetConfig:
+        given = [name for name in ("flops", "days", "usd", "tokens", "parameters") if getattr(self, name) is not None]
+        if len(given) > 1:
+            raise ValueError(f"give one of {' and '.join(given)}: each says alone what the run may cost")
+        if (self.days or self.usd) and self.device is None:
+            raise ValueError(f"{given[0]} needs device, a name in planning/hardware.yaml, as h100-sxm")
+        return self
+
+    def total(self, tokens_per_parameter: float) -> float:
         """Training FLOPs."""
+        if self.tokens:
+            return 6 * self.tokens * self.tokens / tokens_per_parameter
+        if self.parameters:
+            return 6 * self.parameters * self.parameters * tokens_per_parameter
+        if self.days:
+            return costs.flops_of_days(self.days, self.devices, self.loaded, self.utilisation)
+        if self.usd:
+            return costs.flops_of_usd(self.usd, self.loaded, self.utilisation)
         return self.flops or self.minutes * 60 * self.flops_per_second
+
+
+class HardwareConfig(DeviceConfig):
+    """The devices for which the plan stage predicts memory, time and price, and which layouts it tries."""
+
+    device: str = Field(description="name in planning/hardware.yaml, as h100-sxm")
+    devices: int = Field(8, ge=1, description="devices")
+    zero: list[Literal[0, 1, 2, 3]] = Field([1], min_length=1, description="ZeRO stages to try")
+    recompute: list[Literal["none", "selective", "full"]] = Field(
+        ["none", "full"], min_length=1, description="recomputation of activations to try"
+    )
+    micro_batches: list[int] = Field([1, 2, 4, 8, 16, 32], min_length=1, description="sequences a forward pass to try")
+    interleaves: list[int] = Field([1, 2, 4], min_length=1, description="model chunks a pipeline rank to try")
+    max_tensor: int = Field(8, ge=1, description="tensor-parallel ranks at most; never beyond a node")
+    max_pipeline: int = Field(64, ge=1, description="pipeline ranks at most")
+    max_context: int = Field(1, ge=1, description="context-parallel ranks at most")
+    precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters and activations")
+    attention: Literal["flash", "unfused"] = Field("flash", description="unfused: scores pass through memory")
+    top: int = Field(5, ge=1, description="layouts in plan.json, fastest first")
 
 
 class PlanConfig(Config):
@@ -158,6 +228,7 @@ class PlanConfig(Config):
     batch: int | None = Field(None, ge=1, description="sequences a step; from the tokens if null")
     lr: float | None = Field(None, gt=0, description="peak learning rate; from the width if null")
     vocab_multiple: int = Field(64, ge=1, description="the vocabulary is padded to a multiple of this")
+    hardware: HardwareConfig | None = Field(None, description="devices to predict memory, time and price for")
 
     @model_validator(mode="after")
     def _known(self) -> PlanConfig:

@@ -170,8 +170,22 @@ class Curve:
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
-    """The plan artefact's content."""
-    return json.loads((Path(folder) / "plan.json").read_text())
+    """The plan artefact's content.
+
+    Raises:
+        UserError: no readable plan.json, a key missing, or a model that cannot be built.
+    """
+    path = Path(folder) / "plan.json"
+    try:
+        plan = json.loads(path.read_text())
+        missing = [key for key in ("model", "batch", "steps", "tokens", "lr") if key not in plan]
+        if missing:
+            raise KeyError(*missing)
+        ModelConfig(**plan["model"])
+    except (OSError, ValueError, KeyError, TypeError) as e:
+        told = f"{', '.join(map(str, e.args))} is missing" if isinstance(e, KeyError) else " ".join(str(e).split())
+        raise UserError(f"{path}: {told}; make the plan again (headwater-model plan)") from None
+    return plan
 
 
 class _Terminated:
