@@ -28,6 +28,7 @@ SCHEMAS = {
     "card": 1,
     "tokenizer": 1,
     "tokens": 1,
+    "comparison": 1,
     "plan": 1,
     "checkpoint": 1,
     "export": 1,

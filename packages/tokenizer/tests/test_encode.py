@@ -112,7 +112,7 @@ def test_killed_and_resumed_gives_the_same_bytes_without_starting_again(tokenize
     corpus = write_corpus(tmp_path / "corpus", real_documents() * 2, rows=8)
     command = [sys.executable, "-m", "headwater_tokenizer.cli"]
     first = subprocess.Popen([*command, *arguments(corpus, tokenizer, tmp_path / "killed", workers)])
-    while len(list(tmp_path.glob("work/encode/*/shards/*.json"))) < 5:
+    while len(list(tmp_path.glob("work/encode/*/groups/*.json"))) < 5:
         assert first.poll() is None, "it ended before the kill"
         time.sleep(0.001)
     os.kill(first.pid, signal.SIGKILL)
@@ -130,10 +130,10 @@ def test_killed_and_resumed_gives_the_same_bytes_without_starting_again(tokenize
 
 
 def test_workers_end_with_a_killed_stage(tokenizer, tmp_path):
-    corpus = write_corpus(tmp_path / "corpus", real_documents() * 6, rows=8)
+    corpus = write_corpus(tmp_path / "corpus", real_documents() * 6, rows=16)
     command = [sys.executable, "-m", "headwater_tokenizer.cli"]
     stage = subprocess.Popen([*command, *arguments(corpus, tokenizer, tmp_path / "tokens", 2)], start_new_session=True)
-    while not list(tmp_path.glob("work/encode/*/shards/*.json")):
+    while not list(tmp_path.glob("work/encode/*/groups/*.json")):
         assert stage.poll() is None, "it ended before the kill"
         time.sleep(0.001)
     assert _alive_in_session(stage.pid) >= 3  # the stage and its two workers

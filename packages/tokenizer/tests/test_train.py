@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pyarrow as pa
@@ -20,13 +22,13 @@ from headwater_tokenizer._contracts.config import parse
 from headwater_tokenizer._contracts.errors import UsageError
 from headwater_tokenizer.algorithms import learn
 from headwater_tokenizer.byte_names import bytes_of_characters
-from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.cli import main
 from headwater_tokenizer.config import TrainConfig
-from headwater_tokenizer.corpus import draw
-from headwater_tokenizer.encoder import buffers
-from headwater_tokenizer.learn_bpe import count_pieces, learn_merges, new_counter
+from headwater_tokenizer.counting import count_characters, count_matches, count_pieces, read_parts, write_parts
+from headwater_tokenizer.encoder import Encoder, buffers
+from headwater_tokenizer.learn_bpe import learn_merges
 from headwater_tokenizer.pieces import PATTERNS
+from headwater_tokenizer.sampling import Drawing, draw
 from headwater_tokenizer.special import NAMED
 from headwater_tokenizer.splits import split_pattern
 
@@ -74,7 +76,7 @@ def test_metrics_agree_with_a_count_by_hand(corpus, tokenizer):
 
 def test_sample_keeps_to_its_cap_and_changes_with_the_seed(corpus):
     cap = 100_000
-    draws = [[id_ for batch in draw(corpus, cap, seed) for id_ in batch.ids] for seed in (0, 0, 1)]
+    draws = [[id_ for batch in draw(corpus, cap, Drawing(seed)) for id_ in batch.ids] for seed in (0, 0, 1)]
     size = {id_: len(text.encode()) for id_, text, _ in real_documents()}
     assert draws[0] == draws[1] != draws[2]
     assert all(0 < sum(size[id_] for id_ in drawn) <= cap for drawn in draws)
@@ -177,18 +179,113 @@ def test_a_few_texts_of_few_letters_give_the_merges_of_tokenizers(texts, least):
         texts, trainers.BpeTrainer(vocab_size=400, min_frequency=least, initial_alphabet=alphabet, show_progress=False)
     )
     merges = json.loads(theirs.to_str())["model"]["merges"]
-    counter = new_counter(2, 4)
-    for text in texts:
-        counter = count_pieces(
-            counter, *buffers(pa.array([text], pa.large_string())), class_table(), PATTERNS["gpt4"], 2
-        )
+    count = count_pieces((pa.array([text], pa.large_string()) for text in texts), PATTERNS["gpt4"], 2)
     byte_of = bytes_of_characters()
     tokens = sorted(byte_of)
-    byte_ids = np.zeros(256, np.int64)
+    byte_ids = np.zeros(256, np.int32)
     byte_ids[[byte_of[c] for c in tokens]] = np.arange(256)
-    pairs = learn_merges(counter, byte_ids, 400 - 256, least, None)
+    data, starts = buffers(count["piece"].to_arrow().cast("large_string"))
+    pairs = learn_merges(byte_ids[data[: starts[-1]]], starts, count["count"].to_numpy(), 256, 400 - 256, least, None)
     ours = []
     for left, right in pairs.tolist():
         ours.append([tokens[left], tokens[right]])
         tokens.append(tokens[left] + tokens[right])
     assert ours == [list(merge) for merge in merges]
+
+
+@given(st.lists(st.text(alphabet="ab \n中😀", max_size=20), max_size=6), st.integers(1, 3), st.integers(1, 30))
+def test_counts_of_shards_add_up_to_the_count_of_the_whole(tmp_path_factory, texts, parts, most):
+    folder = tmp_path_factory.mktemp("counts")
+    columns = [pa.array([text], pa.large_string()) for text in texts]
+    for count in (count_characters, lambda batches: count_matches(batches, r"\S+"),
+                  lambda batches: count_pieces(batches, PATTERNS["gpt4"], 2)):  # fmt: skip
+        whole = count(columns).sort("piece")
+        for number, column in enumerate(columns):
+            write_parts(count([column]), folder / str(number), parts)
+        if not columns:
+            continue
+        paths = [folder / str(number) for number in range(len(columns))]
+        assert read_parts(paths, parts, 1000)[0].equals(whole)
+        kept, covered = read_parts(paths, parts, most)
+        common = whole.sort("count", "piece", descending=[True, False]).head(most)
+        assert kept.equals(common.sort("piece"))
+        assert covered["distinct"] == len(whole) and covered["kept"] == len(kept)
+        assert covered["kept_share"] == (kept["count"].sum() / whole["count"].sum() if len(whole) else 1.0)
+
+
+@pytest.mark.parametrize("most", [2, 3, 7, 16, 24])
+def test_every_run_of_blanks_is_one_token_whatever_the_sample_holds(tmp_path, most):
+    first = TrainConfig(blank_runs=most)
+    config = TrainConfig(vocab_size=first.vocab_size - first.learned + 256 + most - 1 + 4, blank_runs=most)
+    texts = pa.array(["a b and ab and bab"] * 3, pa.large_string())
+    learn([texts], config).save(str(tmp_path / "tokenizer.json"))
+    encoder = Encoder(tmp_path)
+    assert encoder.engine == "compiled"
+    for run in range(1, most + 1):
+        (ids,) = encoder.encode([" " * run + "\n"])
+        assert len(ids) == 2 and encoder.decode(ids[:1]) == " " * run, run
+    (ids,) = encoder.encode([" " * most + "x"])  # the last blank goes with the word
+    assert encoder.decode(ids[:1]) == " " * (most - 1 or 1)
+
+
+def test_runs_of_blanks_longer_than_a_token_may_be_are_refused():
+    with pytest.raises(UsageError, match="blank_runs 32: max_token_bytes 32 allows runs of at most 31"):
+        parse(TrainConfig, {"blank_runs": 32}, "tokenizer")
+
+
+def test_pieces_left_out_for_want_of_memory_are_the_rare_ones_and_are_told(corpus, tmp_path):
+    arguments = ["train", "--in", str(corpus), "--out", str(tmp_path / "t"), "--work", str(tmp_path / "w"), *SMALL]
+    assert main([*arguments, "--set", "max_pieces=2000"]) == 0
+    counted = json.loads((tmp_path / "t" / "metrics.json").read_text())["counted"]
+    assert counted["kept"] == 2000 < counted["distinct"] and 0.8 < counted["kept_share"] < 1
+
+
+def test_a_killed_training_goes_on_with_what_was_counted(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", real_documents() * 3, rows=16)
+    command = [sys.executable, "-m", "headwater_tokenizer.cli", "train", "--in", corpus, *SMALL]
+    places = ["--out", tmp_path / "killed", "--work", tmp_path / "work"]
+    first = subprocess.Popen([*command, *places], stdout=subprocess.DEVNULL)
+    while len(list(tmp_path.glob("work/train/*/count.tasks/completions/*"))) < 3:
+        assert first.poll() is None, "it ended before the kill"
+        time.sleep(0.001)
+    os.kill(first.pid, signal.SIGKILL)
+    first.wait()
+    second = subprocess.run([*command, *places], capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert "count: " in second.stdout and "were done before: going on with the others" in second.stdout
+    fresh = ["--out", tmp_path / "fresh", "--work", tmp_path / "other", "--set", "workers=2"]
+    assert subprocess.run([*command, *fresh], capture_output=True).returncode == 0
+    for name in ("tokenizer.json", "metrics.json"):
+        assert (tmp_path / "killed" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["no document", "special token", "unknown source", "not a corpus"])
+def test_unusable_input_is_one_line_and_publishes_nothing(fault, tmp_path, capsys):
+    rows, settings, expected = real_documents()[:40], [], ""
+    if fault == "no document":
+        rows, expected = [("lost", None, "source")], f"{tmp_path / 'corpus' / 'train'}: no usable document"
+    elif fault == "special token":
+        rows = [(f"{i}", "<|endoftext|> and <|endoftext|> again", "source") for i in range(40)]
+        settings, expected = (
+            ["algorithm=words", "vocab_size=29"],
+            "special token <|endoftext|> is entry 0 that words learned",
+        )
+    elif fault == "unknown source":
+        settings, expected = ["source_weights.poems=2"], "no document of source poems, which source_weights names"
+    corpus = write_corpus(tmp_path / "corpus", rows, real_documents()[:5])
+    if fault == "not a corpus":
+        (corpus / "manifest.json").unlink()
+        expected = str(corpus)
+    arguments = ["train", "--in", str(corpus), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
+    assert main([*arguments, *(item for setting in settings for item in ("--set", setting))]) == 1
+    error = capsys.readouterr().err
+    assert len(error.splitlines()) == 1 and expected in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_records_that_are_no_text_are_left_out_of_the_sample_and_counted(tmp_path):
+    corpus = write_corpus(tmp_path / "corpus", [*real_documents()[:60], ("lost", None, "source")])
+    arguments = ["train", "--in", str(corpus), "--out", str(tmp_path / "out"), "--work", str(tmp_path / "work"), *SMALL]
+    assert main(arguments) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert (metrics["rejected"], metrics["sample"]["documents"]) == (1, 60)

@@ -16,29 +16,37 @@ tokenizer.json, so that tokenizers and transformers do as the training did.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from functools import partial
 
-import numpy as np
+import polars as pl
 import pyarrow as pa
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, normalizers, pre_tokenizers
 
 from headwater_tokenizer._contracts.errors import UserError
-from headwater_tokenizer.byte_names import bytes_of_characters
-from headwater_tokenizer.classes import class_table
+from headwater_tokenizer.byte_bpe import byte_tokens, learn_byte_bpe
 from headwater_tokenizer.config import TrainConfig
-from headwater_tokenizer.encoder import buffers
-from headwater_tokenizer.learn_bpe import count_pieces, learn_merges, new_counter
+from headwater_tokenizer.counting import (
+    WORDS,
+    WORDS_AND_MARKS,
+    Count,
+    Texts,
+    count_characters,
+    count_cuts,
+    count_matches,
+    count_pieces,
+)
 from headwater_tokenizer.learn_sentencepiece import learn_raw_bpe, learn_raw_unigram, learn_unigram
-from headwater_tokenizer.learn_words import byte_tokens, learn_characters, learn_wordpiece, learn_words
+from headwater_tokenizer.learn_words import learn_characters, learn_wordpiece, learn_words
 from headwater_tokenizer.moses import moses_pattern
-from headwater_tokenizer.pieces import PATTERNS
-from headwater_tokenizer.special import NAMED, STARTING_BYTES, reserved_name
+from headwater_tokenizer.pieces import BY_SCRIPT, PATTERNS
+from headwater_tokenizer.special import NAMED, reserved_name
 from headwater_tokenizer.splits import RAW, split_pattern
 
 _FORMS = {"nfc": normalizers.NFC, "nfd": normalizers.NFD, "nfkc": normalizers.NFKC, "nfkd": normalizers.NFKD}
 
 
-def learn(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenizer:
+def learn(texts: Texts, config: TrainConfig) -> Tokenizer:
     """Train on batches of texts and lay out the whole vocabulary.
 
     The result depends on the multiset of texts only (sentencepiece-*: on their order, too).
@@ -46,8 +54,69 @@ def learn(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenize
     Raises:
         UserError: the texts do not hold enough for the vocabulary, or it is too small for them.
     """
+    count = count_of(config)
+    return learn_counted(count(texts), config) if count else _whole(_of_text(normalized(texts, config), config), config)
+
+
+def learn_counted(count: pl.DataFrame, config: TrainConfig) -> Tokenizer:
+    """Train on what `count_of` counted. Raises as `learn`."""
+    return _whole(_of_count(count, config), config)
+
+
+def count_of(config: TrainConfig) -> Count | None:
+    """How texts are counted for an algorithm; None for those that are trained on text itself, or on nothing."""
+    count: Count
+    match config.algorithm:
+        case "bpe" | "unigram":
+            pattern = PATTERNS[config.split] | (BY_SCRIPT if config.scripts else 0)
+            count = partial(count_pieces, pattern=pattern, digits=config.digits)
+        case "wordpiece":
+            count = partial(count_matches, pattern=WORDS_AND_MARKS)
+        case "words":
+            count = partial(count_matches, pattern=WORDS)
+        case "moses":
+            cut = _cut(config)
+            assert cut is not None
+            count = partial(count_cuts, cut=cut)
+        case "characters":
+            count = count_characters
+        case _:
+            return None
+    return lambda texts: count(normalized(texts, config))
+
+
+def normalized(texts: Texts, config: TrainConfig) -> Iterator[pa.LargeStringArray]:
+    """The texts as the tokenizer will see them."""
+    by = _normalizer(config)
+    for batch in texts:
+        yield batch if by is None else pa.array([by.normalize_str(t) for t in batch.to_pylist()], pa.large_string())
+
+
+def _of_count(count: pl.DataFrame, config: TrainConfig) -> Tokenizer:
+    match config.algorithm:
+        case "bpe":
+            return learn_byte_bpe(count, config)
+        case "wordpiece":
+            return learn_wordpiece(count, config)
+        case "unigram":
+            return learn_unigram(count, config)
+        case "characters":
+            return learn_characters(count, config)
+    return learn_words(count, config)
+
+
+def _of_text(texts: Texts, config: TrainConfig) -> Tokenizer:
+    match config.algorithm:
+        case "sentencepiece-bpe":
+            return learn_raw_bpe(texts, config)
+        case "sentencepiece-unigram":
+            return learn_raw_unigram(texts, config)
+    return byte_tokens()
+
+
+def _whole(tokenizer: Tokenizer, config: TrainConfig) -> Tokenizer:
+    """A learned model with normaliser, pre-tokeniser, decoder and special tokens."""
     normalizer = _normalizer(config)
-    tokenizer = _model(_normalized(texts, normalizer), config)
     if normalizer is not None:
         tokenizer.normalizer = normalizer
     cut = _cut(config)
@@ -59,61 +128,12 @@ def learn(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenize
     padded = -(-(config.learned + len(NAMED) + config.reserved) // config.pad_to) * config.pad_to
     names = [*NAMED, *(reserved_name(i) for i in range(padded - config.learned - len(NAMED)))]
     if clash := sorted(set(names[1:]) & set(tokenizer.get_vocab())):
-        raise UserError(f"special token {clash[0]} is an entry that {config.algorithm} learned from the sample")
+        raise UserError(
+            f"special token {clash[0]} is entry {tokenizer.token_to_id(clash[0])} that {config.algorithm} learned from "
+            "the sample already; take it out of the corpus, or learn fewer entries (vocab_size)"
+        )
     tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False) for name in names])
     return tokenizer
-
-
-def _model(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenizer:
-    match config.algorithm:
-        case "bpe":
-            return learn_byte_bpe(texts, config)
-        case "wordpiece":
-            return learn_wordpiece(texts, config)
-        case "unigram":
-            return learn_unigram(texts, config)
-        case "sentencepiece-bpe":
-            return learn_raw_bpe(texts, config)
-        case "sentencepiece-unigram":
-            return learn_raw_unigram(texts, config)
-        case "words" | "moses":
-            cut = _cut(config)
-            assert cut is not None
-            return learn_words(texts, config, cut)
-        case "characters":
-            return learn_characters(texts, config)
-        case "bytes":
-            return byte_tokens()
-
-
-def learn_byte_bpe(texts: Iterable[pa.LargeStringArray], config: TrainConfig) -> Tokenizer:
-    """Byte-level BPE (Sennrich et al. 2016; Radford et al. 2019): the merges of tokenizers' BpeTrainer
-    (tests/test_train.py), at a fraction of its cost.
-
-    Raises:
-        UserError: the texts do not hold enough pairs for the vocabulary.
-    """
-    counter = new_counter()
-    for batch in texts:
-        data, offsets = buffers(batch)
-        counter = count_pieces(counter, data, offsets, class_table(), PATTERNS[config.split], config.digits)
-    byte_of = bytes_of_characters()
-    tokens = sorted(byte_of)
-    byte_ids = np.zeros(STARTING_BYTES, np.int64)
-    byte_ids[[byte_of[c] for c in tokens]] = np.arange(STARTING_BYTES)
-    learned = config.learned - STARTING_BYTES
-    pairs = learn_merges(counter, byte_ids, learned, config.min_frequency, config.max_token_bytes)
-    merges = []
-    for left, right in pairs.tolist():
-        merges.append((tokens[left], tokens[right]))
-        tokens.append(tokens[left] + tokens[right])
-    if len(merges) < learned:
-        raise UserError(
-            f"the sample holds only {len(merges)} pairs to merge at min_frequency {config.min_frequency}, but "
-            f"vocab_size {config.vocab_size} asks for {learned}: set vocab_size to at most "
-            f"{config.vocab_size - learned + len(merges)}, lower min_frequency, or give more text"
-        )
-    return Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
 
 
 def _normalizer(config: TrainConfig) -> normalizers.Normalizer | None:
@@ -122,18 +142,15 @@ def _normalizer(config: TrainConfig) -> normalizers.Normalizer | None:
     return normalizers.Sequence(steps) if steps else None
 
 
-def _normalized(texts: Iterable[pa.LargeStringArray], by: normalizers.Normalizer | None) -> Iterator:
-    for batch in texts:
-        yield batch if by is None else pa.array([by.normalize_str(t) for t in batch.to_pylist()], pa.large_string())
-
-
 def _cut(config: TrainConfig) -> pre_tokenizers.PreTokenizer | None:
     as_bytes = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     match config.algorithm:
         case "bpe":
-            return pre_tokenizers.Sequence([_split(split_pattern(config.split, config.digits)), as_bytes])
+            return pre_tokenizers.Sequence(
+                [_split(split_pattern(config.split, config.digits, config.scripts)), as_bytes]
+            )
         case "unigram":
-            return _split(split_pattern(config.split, config.digits))
+            return _split(split_pattern(config.split, config.digits, config.scripts))
         case "sentencepiece-bpe" | "sentencepiece-unigram":
             return _split(RAW)
         case "wordpiece":

@@ -1,9 +1,9 @@
-"""Byte pairs merged by a compiled loop: each distinct piece of text once, then looked up.
+"""Pairs merged in the order in which they were learned, as Hugging Face tokenizers' BPE does.
 
-Text is Zipfian: of a corpus's pieces nearly all stood before. A piece's ids are kept in a table by 128 bits of its
-bytes (exactly them for up to eight bytes, two hashes else), so most of the work is to find where pieces end.
-Merging is tokenizers': of all neighbours that are a learned pair the one learned first, the leftmost of equals
-(Sennrich et al. 2016, algorithm 1, with the whole list of merges).
+A piece's symbols are its bytes, or its characters; of all neighbours that are a learned pair the one learned first is
+merged, the leftmost of equals (Sennrich et al. 2016, algorithm 1, with the whole list of merges). Short pieces are
+looked over again after each merge, long ones (a text without blanks is one piece) keep their pairs in a heap, so that
+the cost of a piece of n symbols is n log n.
 """
 
 from __future__ import annotations
@@ -13,49 +13,40 @@ from collections import namedtuple
 import numpy as np
 from numba import njit
 
-from headwater_tokenizer.pieces import piece_end
+from headwater_tokenizer.jit import counted, uncounted
+from headwater_tokenizer.pieces import decode
 
-SLOTS = 1 << 20
-"""Of the table of pieces; it stops taking new ones at half: 40 MB, whatever the corpus."""
-POOL = 4 << 20
-"""Ids that the table's pieces may have in all."""
-LONGEST = 4096
-"""Bytes of a piece that the loop merges: its cost is their square. A text with a longer one is left to others."""
-_SPREAD, _PRIME_A, _PRIME_B = np.uint64(0x9E3779B97F4A7C15), np.uint64(0x100000001B3), np.uint64(0xC2B2AE3D27D4EB4F)
-_NONE = np.int32(0x7FFFFFFF)
+SHORT = 20
+"""Symbols up to which looking over all pairs is faster than a heap."""
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_NONE = np.int64(0x7FFFFFFFFFFFFFFF)
 
-Merges = namedtuple("Merges", ["byte_ids", "keys", "ranks", "ids"])
-"""byte_ids (256,) int32; an open-addressing table of pairs: keys (left << 32 | right) + 1 uint64 (0: free), rank and id
-of the pair's merge, int32."""
-Cache = namedtuple("Cache", ["key_a", "key_b", "start", "count", "pool", "used"])
-"""Pieces seen: their 128 bits, where their ids lie in `pool`; used (2,) int64: pieces, ids."""
+Merges = namedtuple("Merges", ["keys", "values"])
+"""An open-addressing table of pairs: keys (left << 32 | right) + 1 uint64 (0: free), values rank << 32 | merged id,
+int64."""
+Symbols = namedtuple("Symbols", ["points", "bytes", "unknown", "fuse"])
+"""What a piece begins as. points (0x110000,) int32, the entry of each character or -1; empty: symbols are bytes. bytes
+(256,) int32, the entries of bytes: of all of them, or those that a character without an entry falls back to, or -1.
+unknown: the unknown token's id or -1; fuse: whether neighbouring unknown characters are one token."""
+
+Chain = namedtuple("Chain", ["values", "after", "before", "heap"])
+"""Room for merging a piece: of each symbol rank << 32 | id of the merge with its right neighbour, and both neighbours;
+the heap of rank << 32 | position, twice as long; all int64."""
 
 
-def merges_table(byte_ids: np.ndarray, pairs: np.ndarray, ids: np.ndarray) -> Merges:
+def merges_table(pairs: np.ndarray, ids: np.ndarray) -> Merges:
     """The merges as a table.
 
     Args:
-        byte_ids: (256,) id of each byte.
-        pairs: (merges, 2) ids, in the order in which they were learned.
+        pairs: (merges, 2) ids, in the order in which they were learned, each pair once.
         ids: (merges,) id of each merged pair.
     """
     slots = 16
     while slots < 3 * len(pairs):
         slots *= 2
-    merges = Merges(
-        byte_ids.astype(np.int32), np.zeros(slots, np.uint64), np.full(slots, _NONE, np.int32),
-        np.zeros(slots, np.int32),
-    )  # fmt: skip
-    _fill(merges, pairs.astype(np.int64), ids.astype(np.int32))
+    merges = Merges(np.zeros(slots, np.uint64), np.full(slots, _NONE, np.int64))
+    _fill(merges, pairs.astype(np.int64), ids.astype(np.int64))
     return merges
-
-
-def new_cache() -> Cache:
-    """An empty table of pieces."""
-    return Cache(
-        np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.uint64), np.zeros(SLOTS, np.int32), np.zeros(SLOTS, np.int32),
-        np.zeros(POOL, np.int32), np.zeros(2, np.int64),
-    )  # fmt: skip
 
 
 @njit(inline="always")
@@ -79,115 +70,157 @@ def _fill(merges, pairs, ids):
     for rank in range(len(pairs)):
         key = pair_key(pairs[rank, 0], pairs[rank, 1])
         at = place(merges.keys, key)
-        if merges.keys[at] == 0:
-            merges.keys[at], merges.ranks[at], merges.ids[at] = key, rank, ids[rank]
+        merges.keys[at], merges.values[at] = key, rank << 32 | ids[rank]
 
 
 @njit(inline="always")
-def _find(merges, left, right):
-    """Slot of a pair; free if it was never learned."""
-    return place(merges.keys, pair_key(left, right))
+def _merged(merges, left, right):
+    """Rank and id of a pair's merge, rank << 32 | id; above all others if it was never learned."""
+    return merges.values[place(merges.keys, pair_key(left, right))]
 
 
-@njit
-def merge(data, start, end, merges, ids, slots):
-    """Ids of one piece into `ids`; returns how many. `slots` is room for as many int64."""
-    count = end - start
-    for k in range(count):
-        ids[k] = merges.byte_ids[data[start + k]]
+@uncounted()
+def symbols_of(data, start, end, symbols, out, written):
+    """Write what a piece begins as; returns the new `written`. `out` has room for an id a byte.
+
+    As in tokenizers an unknown character is written when one with an entry follows, so behind bytes that others between
+    them fell back to; without unknown token it is dropped.
+    """
+    if not len(symbols.points):
+        for k in range(start, end):
+            out[written] = symbols.bytes[data[k]]
+            written += 1
+        return written
+    pending, i = False, start
+    while i < end:
+        point, size = decode(data, i)
+        entry = symbols.points[point]
+        if entry >= 0:
+            if pending:
+                out[written] = symbols.unknown
+                written += 1
+                pending = False
+            out[written] = entry
+            written += 1
+        elif _has_bytes(data, i, size, symbols):
+            for k in range(i, i + size):
+                out[written] = symbols.bytes[data[k]]
+                written += 1
+        elif symbols.unknown >= 0:
+            if pending and not symbols.fuse:
+                out[written] = symbols.unknown
+                written += 1
+            pending = True
+        i += size
+    if pending:
+        out[written] = symbols.unknown
+        written += 1
+    return written
+
+
+@njit(inline="always")
+def _has_bytes(data, i, size, symbols):
+    """Whether every byte of a character has an entry."""
+    least = np.int32(0)
+    for k in range(i, i + size):
+        least = min(least, symbols.bytes[data[k]])
+    return least == 0
+
+
+@uncounted()
+def merge(ids, count, merges, chain):
+    """Merge the first `count` of `ids` (int32) in place; returns how many are left. `chain` is overwritten."""
+    return _merge_short(ids, count, merges, chain.values) if count <= SHORT else _merge_long(ids, count, merges, chain)
+
+
+@uncounted()
+def _merge_short(ids, count, merges, values):
     for k in range(count - 1):
-        slots[k] = _find(merges, ids[k], ids[k + 1])
+        values[k] = _merged(merges, ids[k], ids[k + 1])
     while count > 1:
         best, where = _NONE, -1
         for k in range(count - 1):
-            rank = merges.ranks[slots[k]]
-            if rank < best:
-                best, where = rank, k
+            if values[k] < best:
+                best, where = values[k], k
         if where < 0:
             break
-        ids[where] = merges.ids[slots[where]]
+        ids[where] = best & 0xFFFFFFFF
         count -= 1
         for k in range(where + 1, count):
-            ids[k], slots[k - 1] = ids[k + 1], slots[k]
+            ids[k], values[k - 1] = ids[k + 1], values[k]
         if where > 0:
-            slots[where - 1] = _find(merges, ids[where - 1], ids[where])
+            values[where - 1] = _merged(merges, ids[where - 1], ids[where])
         if where < count - 1:
-            slots[where] = _find(merges, ids[where], ids[where + 1])
+            values[where] = _merged(merges, ids[where], ids[where + 1])
     return count
 
 
-@njit(inline="always")
-def _keys(data, start, end):
-    """128 bits that stand for a piece: its bytes and length up to eight bytes, else two hashes of them."""
-    size = end - start
-    if size <= 8:
-        a = np.uint64(0)
-        for k in range(start, end):
-            a = a << np.uint64(8) | np.uint64(data[k])
-        return a, np.uint64(size)
-    a, b = np.uint64(0xCBF29CE484222325), np.uint64(size)
-    for k in range(start, end):
-        byte = np.uint64(data[k])
-        a = (a ^ byte) * _PRIME_A
-        b = (b + byte) * _PRIME_B
-        b ^= b >> np.uint64(29)
-    return a, b | np.uint64(1) << np.uint64(63)
-
-
-@njit(cache=True, nogil=True)
-def encode_texts(data, offsets, classes, pattern, digits, merges, cache, end_id, out, lengths):
-    """Encode texts one after the other.
-
-    Args:
-        data, offsets: UTF-8 bytes, (bytes,) uint8, and where the texts begin in them, (texts + 1,) int64.
-        end_id: written after each text; -1: nothing is.
-        out: room for an id a byte and text, int32.
-        lengths: (texts,) int64, filled with each text's ids, `end_id` included; -1: left to others, nothing written.
-
-    Returns:
-        How many ids were written.
-    """
-    mask = np.int64(len(cache.key_a) - 1)
-    ids, slots = np.empty(LONGEST, np.int32), np.empty(LONGEST, np.int64)
-    written = 0
-    for text in range(len(offsets) - 1):
-        first, i, end = written, offsets[text], offsets[text + 1]
-        while i < end:
-            stop = piece_end(data, i, end, classes, pattern, digits)
-            if stop - i == 1:
-                out[written] = merges.byte_ids[data[i]]
-                written += 1
-                i = stop
-                continue
-            a, b = _keys(data, i, stop)
-            at = np.int64(((a ^ b * _SPREAD) * _SPREAD) >> np.uint64(40)) & mask
-            while cache.key_b[at] != 0 and (cache.key_a[at] != a or cache.key_b[at] != b):
-                at = (at + 1) & mask
-            if cache.key_b[at] != 0:
-                here, count = cache.start[at], cache.count[at]
-                for k in range(count):
-                    out[written + k] = cache.pool[here + k]
-                written += count
-                i = stop
-                continue
-            if stop - i > LONGEST:
-                written = first - 1
-                break
-            count = merge(data, i, stop, merges, ids, slots)
-            for k in range(count):
-                out[written + k] = ids[k]
-            written += count
-            pieces, pool = cache.used
-            if pieces < len(cache.key_a) // 2 and pool + count <= len(cache.pool):
-                cache.key_a[at], cache.key_b[at], cache.start[at], cache.count[at] = a, b, pool, count
-                cache.pool[pool : pool + count] = ids[:count]
-                cache.used[0], cache.used[1] = pieces + 1, pool + count
-            i = stop
-        if written < first:
-            written, lengths[text] = first, -1
+@uncounted()
+def _merge_long(ids, count, merges, chain):
+    """With a heap; what a merge has made untrue is passed over when it comes up."""
+    values, after, before = chain.values, chain.after, chain.before
+    waiting = 0
+    for k in range(count):
+        after[k], before[k] = k + 1, k - 1
+        values[k] = _merged(merges, ids[k], ids[k + 1]) if k + 1 < count else _NONE
+        waiting = _push(chain.heap, waiting, values[k], k)
+    while waiting:
+        top = chain.heap[0]
+        waiting = _pop(chain.heap, waiting)
+        k = top & 0xFFFFFFFF
+        if values[k] == _NONE or values[k] >> 32 != top >> 32:
             continue
-        if end_id >= 0:
-            out[written] = end_id
-            written += 1
-        lengths[text] = written - first
-    return written
+        right = after[k]
+        ids[k] = values[k] & 0xFFFFFFFF
+        after[k] = after[right]
+        values[k] = values[right] = _NONE
+        if after[k] < count:
+            before[after[k]] = k
+            values[k] = _merged(merges, ids[k], ids[after[k]])
+            waiting = _push(chain.heap, waiting, values[k], k)
+        left = before[k]
+        if left >= 0:
+            values[left] = _merged(merges, ids[left], ids[k])
+            waiting = _push(chain.heap, waiting, values[left], left)
+    kept, k = 0, 0
+    while k < count:
+        ids[kept] = ids[k]
+        kept += 1
+        k = after[k]
+    return kept
+
+
+@njit(inline="always")
+def _push(heap, size, value, position):
+    """Put a pair in, if it is one that was learned; returns the new size."""
+    if value == _NONE:
+        return size
+    key, at = value >> 32 << 32 | position, size
+    while at > 0 and heap[(at - 1) >> 1] > key:
+        heap[at] = heap[(at - 1) >> 1]
+        at = (at - 1) >> 1
+    heap[at] = key
+    return size + 1
+
+
+@njit(inline="always")
+def _pop(heap, size):
+    """Take the lowest out; returns the new size."""
+    size -= 1
+    key, at = heap[size], 0
+    while 2 * at + 1 < size:
+        down = 2 * at + 1
+        down += down + 1 < size and heap[down + 1] < heap[down]
+        if heap[down] >= key:
+            break
+        heap[at] = heap[down]
+        at = down
+    heap[at] = key
+    return size
+
+
+@counted(cache=True)
+def new_chain(size):
+    """Room for pieces of at most `size` symbols."""
+    heap = np.empty(2 * size, np.int64)
+    return Chain(np.empty(size, np.int64), np.empty(size, np.int64), np.empty(size, np.int64), heap)

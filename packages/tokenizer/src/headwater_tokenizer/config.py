@@ -16,7 +16,7 @@ Algorithm = Literal[
 WITH_BYTE_FALLBACK = ("unigram", "sentencepiece-bpe", "sentencepiece-unigram", "characters")
 
 
-class TrainConfig(Config):
+class TrainConfig(Fanned):
     """What `headwater-tokenizer train` learns, and from how much text."""
 
     algorithm: Algorithm = Field(
@@ -49,6 +49,14 @@ class TrainConfig(Config):
         2, ge=0, le=9, description="longest run of digits in one piece, 0 for no limit: 1 is PaLM's and Llama 2's, "
         "3 GPT-4's and Llama 3's; nanochat measured 2 better than both at 32,000 entries"
     )  # fmt: skip
+    scripts: bool = Field(
+        False, description="whether a run of letters ends where another script begins (bpe, unigram): Latin, Greek, "
+        "Cyrillic, Han with Kana, Arabic and ten more by name, all others as one"
+    )  # fmt: skip
+    blank_runs: int = Field(
+        0, ge=0, le=128, description="every run of 2 to so many blanks gets an entry (bpe), whatever the sample holds: "
+        "indentation of code; 24 is GPT-NeoX-20B's (Black et al. 2022, arXiv 2204.06745, section 3.2)"
+    )  # fmt: skip
     byte_fallback: bool = Field(
         True, description="whether a character without an entry is written as its bytes' 256 entries instead of as "
         "unknown (unigram, sentencepiece-*, characters)"
@@ -61,6 +69,14 @@ class TrainConfig(Config):
         32, ge=2, description="longest token in bytes (bpe), null for no limit; keeps rulers (----) from taking entries"
     )
     language: str = Field("en", description="whose abbreviations and apostrophes the Moses rules know")
+    max_pieces: int = Field(
+        10_000_000, ge=1, description="distinct pieces to learn from at most, the commonest (all but sentencepiece-*, "
+        "bytes): bounds the memory of learning, some 100 bytes each; the metrics say what share of the text they are"
+    )  # fmt: skip
+    workers: int = Field(
+        0, ge=0, exclude=True, description="row groups counted side by side; 0 for one a core, fewer where the corpus "
+        "is small; the result does not depend on it"
+    )  # fmt: skip
     sample_bytes: int = Field(
         50_000_000, gt=0, description="text to learn from, in bytes, drawn from the corpus's train split"
     )
@@ -81,6 +97,13 @@ class TrainConfig(Config):
                 f"vocab_size {self.vocab_size} leaves nothing to learn: {bytes_}{len(NAMED)} named and "
                 f"{self.reserved} reserved ids are {least} already; raise vocab_size or lower reserved"
             )
+        if self.max_token_bytes is not None and self.blank_runs >= self.max_token_bytes:
+            raise ValueError(
+                f"blank_runs {self.blank_runs}: max_token_bytes {self.max_token_bytes} allows runs of at most "
+                f"{self.max_token_bytes - 1}"
+            )
+        if self.algorithm == "bpe" and self.blank_runs > self.learned - STARTING_BYTES:
+            raise ValueError(f"blank_runs {self.blank_runs} needs more entries than vocab_size {self.vocab_size} has")
         for name, weight in (self.source_weights | self.language_weights).items():
             if not 0 <= weight < float("inf"):
                 raise ValueError(f"weight {weight} of {name}: must be 0 or more")
@@ -135,7 +158,10 @@ class AdoptConfig(Config):
         "gpt4", description="pattern that cuts text first, which a rank file does not say: gpt2 or gpt4 (cl100k)"
     )
     digits: int = Field(
-        3, ge=0, le=9, description="longest run of digits in one piece, for rank files: 0 (no limit) is GPT-2's, 3 GPT-4's"
+        3,
+        ge=0,
+        le=9,
+        description="longest run of digits in one piece, for rank files: 0 (no limit) is GPT-2's, 3 GPT-4's",
     )
     pad_to: int = Field(128, gt=0, description="the vocabulary is filled up with reserved ids to a multiple of this")
     reserved: int = Field(16, ge=0, description="spare ids at least")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from headwater_tokenizer._contracts.errors import UserError
 
 SPLITS = ("train", "heldout")
+BYTES_A_WORKER = 64_000_000
+"""Of text: a worker takes some two seconds to start, in which one process encodes or counts as much as this."""
 BATCH_ROWS = 512  # documents in memory at a time: a few MB of text, so memory does not grow with the shard
 
 
@@ -32,6 +31,44 @@ class Batch:
     """`{"id", "source", "rule"}` a document."""
 
 
+@dataclass(frozen=True)
+class RowGroup:
+    """One row group of one Parquet file of the corpus: what a worker takes at a time."""
+
+    split: str
+    file: Path
+    number: int
+    """The file's place in its split, from 0."""
+    group: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.split}-{self.number:05d}-{self.group:05d}"
+
+    def read(self) -> Iterator[Batch]:
+        """Its documents, `BATCH_ROWS` at a time."""
+        return read_group(self.file, self.group)
+
+
+def row_groups(corpus: Path, split: str) -> list[RowGroup]:
+    """A split's row groups, in order.
+
+    Raises:
+        UserError: there is no file, or one is not readable.
+    """
+    files = enumerate(shards(corpus, split))
+    return [RowGroup(split, file, number, group) for number, file in files for group in range(_groups_of(file))]
+
+
+def workers_for(groups: list[RowGroup]) -> int:
+    """Workers to read so much text: one a core, fewer where there is too little to be worth starting them."""
+    size = 0
+    for file in {group.file for group in groups}:
+        metadata = pq.ParquetFile(file).metadata
+        size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
+    return max(1, min(len(os.sched_getaffinity(0)), size // BYTES_A_WORKER))
+
+
 def shards(corpus: Path, split: str) -> list[Path]:
     """The split's Parquet files, in order.
 
@@ -44,7 +81,7 @@ def shards(corpus: Path, split: str) -> list[Path]:
     return found
 
 
-def row_groups(shard: Path) -> int:
+def _groups_of(shard: Path) -> int:
     """Number of row groups of a shard, its columns checked.
 
     Raises:
@@ -81,73 +118,8 @@ def read_group(shard: Path, group: int) -> Iterator[Batch]:
 
 def read_split(corpus: Path, split: str) -> Iterator[Batch]:
     """Every document of a split, in order."""
-    for shard in shards(corpus, split):
-        for group in range(row_groups(shard)):
-            yield from read_group(shard, group)
-
-
-def draw(
-    corpus: Path,
-    cap: int,
-    seed: int,
-    source_weights: dict[str, float] | None = None,
-    language_weights: dict[str, float] | None = None,
-) -> Iterator[Batch]:
-    """A random sample of the train split's documents, at most `cap` bytes of text.
-
-    Documents are ranked by a keyed hash of their id and taken from the lowest until the next would pass the
-    cap (at least one is taken): the draw depends on ids and seed alone, neither on the order nor on the
-    sharding. A document that the mixture repeats is taken as often as it stands there, or not at all. It holds
-    some 50 bytes a document in memory, never the texts.
-
-    Args:
-        source_weights, language_weights: how much likelier a document is drawn, 1 where not named; a document's weight
-            is their product. Ranks are exponential variables of that rate (Efraimidis and Spirakis 2006, algorithm A).
-
-    Raises:
-        UserError: a weight is of a source or language that the corpus does not have, or nothing is left to draw.
-    """
-    weigh = _Weights(source_weights or {}, language_weights or {})
-    ranks_of: list[float] = []
-    sizes: list[int] = []
-    for batch in read_split(corpus, "train"):
-        ranks_of += weigh.ranks(batch, seed)
-        sizes += pc.binary_length(batch.texts).to_pylist()
-    weigh.refuse_unmet(corpus)
-    ranks, group = np.unique(np.array(ranks_of), return_inverse=True)  # ascending; repeats share a rank
-    within = np.cumsum(np.bincount(group, sizes, minlength=1))[: int(np.isfinite(ranks).sum())]
-    if len(ranks) and not len(within):
-        raise UserError(f"{corpus}: every document has weight 0, so nothing is left to learn from; raise a weight")
-    taken = np.searchsorted(within, cap, side="right")
-    highest = float(ranks[max(int(taken), 1) - 1]) if len(ranks) else 0.0
-    for batch in read_split(corpus, "train"):
-        keep = [i for i, rank in enumerate(weigh.ranks(batch, seed)) if rank <= highest]
-        columns = ([column[i] for i in keep] for column in (batch.ids, batch.sources, batch.langs))
-        ids, sources, langs = columns
-        yield Batch(ids, batch.texts.take(pa.array(keep, pa.int64())), sources, langs)
-
-
-class _Weights:
-    def __init__(self, sources: dict[str, float], languages: dict[str, float]):
-        self.sources, self.languages = sources, languages
-        self.met: set[str] = set()
-
-    def ranks(self, batch: Batch, seed: int) -> list[float]:
-        """Of each document, the lower the sooner it is drawn; infinite for never."""
-        self.met.update(batch.sources, batch.langs)
-        found = []
-        for id_, source, lang in zip(batch.ids, batch.sources, batch.langs, strict=True):
-            key = hashlib.blake2b(f"{seed}\0{id_}".encode(), digest_size=8).digest()
-            weight = self.sources.get(source, 1.0) * self.languages.get(lang, 1.0)
-            draw = -math.log1p(-int.from_bytes(key, "big") / 2**64) if weight else math.inf
-            found.append(draw / weight if weight else draw)
-        return found
-
-    def refuse_unmet(self, corpus: Path) -> None:
-        for kind, weights in (("source", self.sources), ("language", self.languages)):
-            if unmet := sorted(set(weights) - self.met):
-                raise UserError(f"{corpus}: no document of {kind} {unmet[0]}, which {kind}_weights names; it has "
-                                f"{', '.join(sorted(self.met - {''})[:20])}")  # fmt: skip
+    for group in row_groups(corpus, split):
+        yield from group.read()
 
 
 def _batch(ids: list, texts: list, sources: list, langs: list) -> Batch:

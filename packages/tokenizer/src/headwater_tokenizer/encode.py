@@ -1,14 +1,13 @@
-"""Corpus to token dataset: every row group is one shard of the work, encoded once, then all are joined in order.
+"""Corpus to token dataset: every row group is encoded once, then all are joined in order.
 
-A finished shard stays in the work folder as NAME.bin, NAME.parquet (a row a document) and NAME.json (what was set
-aside); after a kill only unfinished shards are encoded again. Shards are joined in the corpus's order, so where and by
+A finished one stays in the work folder as NAME.bin, NAME.parquet (a row a document) and NAME.json (what was set
+aside); after a kill only unfinished ones are encoded again. They are joined in the corpus's order, so where and by
 how many workers they were encoded does not show in the result.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -24,29 +23,11 @@ from headwater_tokenizer._contracts.manifest import canonical_json, fsync, manif
 from headwater_tokenizer._contracts.stage import Run
 from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.config import EncodeConfig
-from headwater_tokenizer.corpus import SPLITS, Batch, read_group, row_groups, shards
+from headwater_tokenizer.corpus import SPLITS, Batch, RowGroup, row_groups, workers_for
 from headwater_tokenizer.encoder import Encoder, buffers
 from headwater_tokenizer.pieces import count_words
 from headwater_tokenizer.special import END_OF_DOCUMENT
 from headwater_tokenizer.token_files import DOCUMENTS, SplitWriter
-
-BYTES_A_WORKER = 64_000_000
-"""Of text: a worker takes some two seconds to start, in which one process encodes as much as this."""
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One row group of one Parquet file of the corpus."""
-
-    split: str
-    file: Path
-    number: int
-    """The file's place in its split, from 0."""
-    group: int
-
-    @property
-    def name(self) -> str:
-        return f"{self.split}-{self.number:05d}-{self.group:05d}"
 
 
 def encode(run: Run) -> None:
@@ -55,21 +36,21 @@ def encode(run: Run) -> None:
     corpus, tokenizer = run.inputs["corpus"].resolve(), run.inputs["tokenizer"].resolve()  # as other machines see them
     encoder = Encoder(tokenizer)
     end = encoder.id_of(END_OF_DOCUMENT)
-    found = [shard for split in SPLITS for shard in _shards(corpus, split)]
+    found = [group for split in SPLITS for group in row_groups(corpus, split)]
     if not encoder.compare_engines(_first_texts(found)):
         run.log("the compiled loops do not know this tokenizer: encoding with tokenizers, some 20 times slower")
     run.log(f"{len(found)} row groups, {encoder.vocab_size} ids as {encoder.dtype.name}")
 
-    work = (run.work / "shards").resolve()
+    work = (run.work / "groups").resolve()
     work.mkdir(exist_ok=True)
     if not config.workers:
-        config = config.model_copy(update={"workers": _workers(corpus)})
+        config = config.model_copy(update={"workers": workers_for(found)})
     loaded = _Loaded(tokenizer, manifest_hash(tokenizer), encoder.engine)
-    fan_out(run, "encode", partial(encode_shard, tokenizer=loaded, end=end, work=work), found, config)
+    fan_out(run, "encode", partial(encode_group, tokenizer=loaded, end=end, work=work), found, config)
 
     facts = {"vocabulary": encoder.vocab_size, "end_of_document_id": end, "dtype": encoder.dtype.name}
-    write_dataset(run, corpus, facts, {split: _parts([s for s in found if s.split == split], work, encoder.dtype)
-                              for split in SPLITS}, config.per_source)  # fmt: skip
+    parts = {split: _parts([g for g in found if g.split == split], work, encoder.dtype) for split in SPLITS}
+    write_dataset(run, corpus, facts, parts, config.per_source)
 
 
 def write_dataset(
@@ -118,20 +99,20 @@ class _Loaded:
     engine: str
 
 
-def encode_shard(shard: Shard, tokenizer: _Loaded, end: int, work: Path) -> None:
+def encode_group(group: RowGroup, tokenizer: _Loaded, end: int, work: Path) -> None:
     """Encode one row group into the work folder; what an interrupted attempt left is written over."""
     encoder = _encoder(tokenizer)
     rejects: list[dict] = []
-    binary, table = work / f"{shard.name}.bin", work / f"{shard.name}.parquet"
+    binary, table = work / f"{group.name}.bin", work / f"{group.name}.parquet"
     with open(binary, "wb") as f, pq.ParquetWriter(table, DOCUMENTS, compression="zstd") as rows:
-        for batch in read_group(shard.file, shard.group):
+        for batch in group.read():
             ids, counts = encoder.encode_column(batch.texts, end)
             f.write(ids.astype(encoder.dtype.newbyteorder("<"), copy=False).data)
             rows.write_table(_table(batch, counts))
-            rejects += [{"split": shard.split, "shard": shard.file.name, **reject} for reject in batch.rejects]
+            rejects += [{"split": group.split, "shard": group.file.name, **reject} for reject in batch.rejects]
     for path in (binary, table):
         fsync(path)
-    write_atomic(work / f"{shard.name}.json", canonical_json(rejects))
+    write_atomic(work / f"{group.name}.json", canonical_json(rejects))
 
 
 @lru_cache(1)  # a worker encodes many shards
@@ -146,32 +127,18 @@ def _table(batch: Batch, tokens: np.ndarray) -> pa.Table:
     return pa.table(dict(zip(DOCUMENTS.names, columns, strict=True)), schema=DOCUMENTS)
 
 
-def _parts(of_split: Sequence[Shard], work: Path, dtype: np.dtype) -> Iterator[tuple[np.ndarray, pa.Table, list[dict]]]:
-    for shard in of_split:
-        ids = np.fromfile(work / f"{shard.name}.bin", dtype.newbyteorder("<"))
-        rejects = json.loads((work / f"{shard.name}.json").read_text())
-        yield ids, pq.read_table(work / f"{shard.name}.parquet"), rejects
+def _parts(
+    of_split: Sequence[RowGroup], work: Path, dtype: np.dtype
+) -> Iterator[tuple[np.ndarray, pa.Table, list[dict]]]:
+    for group in of_split:
+        ids = np.fromfile(work / f"{group.name}.bin", dtype.newbyteorder("<"))
+        rejects = json.loads((work / f"{group.name}.json").read_text())
+        yield ids, pq.read_table(work / f"{group.name}.parquet"), rejects
 
 
-def _first_texts(found: Sequence[Shard]) -> list[str]:
+def _first_texts(found: Sequence[RowGroup]) -> list[str]:
     """Of the first batch, to compare the two engines on."""
-    for shard in found:
-        for batch in read_group(shard.file, shard.group):
+    for group in found:
+        for batch in group.read():
             return batch.texts.to_pylist()
     return []
-
-
-def _shards(corpus: Path, split: str) -> Iterator[Shard]:
-    for number, file in enumerate(shards(corpus, split)):
-        for group in range(row_groups(file)):
-            yield Shard(split, file, number, group)
-
-
-def _workers(corpus: Path) -> int:
-    """One a core, fewer where the corpus is too small to be worth starting them."""
-    size = 0
-    for split in SPLITS:
-        for file in shards(corpus, split):
-            metadata = pq.ParquetFile(file).metadata
-            size += sum(metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups))
-    return max(1, min(len(os.sched_getaffinity(0)), size // BYTES_A_WORKER))

@@ -1,42 +1,33 @@
 """Text to ids with a trained tokenizer: the ids of Hugging Face tokenizers, from compiled loops over columns of text.
 
-The loops (pieces.py, bpe.py) know the splits of splits.py and plain byte-level BPE; any other tokenizer.json, and a
-text with a piece of more than 4,096 bytes, goes through tokenizers itself. `Encoder.compare_engines` holds the two
-against each other on the first documents that it is given.
+The loops (compiled.py) know BPE and Unigram behind the splits of pieces.py and any normaliser; any other tokenizer.json
+goes through tokenizers itself. `Encoder.compare_engines` holds the two against each other on the first documents that
+it is given.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from tokenizers import Tokenizer
 
 from headwater_tokenizer._contracts.errors import UserError
-from headwater_tokenizer.bpe import Cache, Merges, encode_texts, merges_table, new_cache
 from headwater_tokenizer.byte_names import byte_entries, bytes_of_characters
 from headwater_tokenizer.classes import class_table
-from headwater_tokenizer.pieces import PATTERNS
-from headwater_tokenizer.splits import split_pattern
+from headwater_tokenizer.compiled import compiled, encode_texts, new_room
+from headwater_tokenizer.piece_cache import LONGEST, new_cache
 
 COMPARED_DOCUMENTS = 64
 COMPARED_CHARACTERS = 4096  # of each: 64 documents cost about 50 ms
-MOST_DIGITS = 9
-
-_KNOWN = {split_pattern(name, digits): (number, digits) for name, number in PATTERNS.items()
-          for digits in range(MOST_DIGITS + 1)}  # fmt: skip
-"""Regular expression -> number of its walk in pieces.py, longest run of digits."""
-
-
-@dataclass(frozen=True)
-class _Compiled:
-    pattern: int
-    digits: int
-    merges: Merges
-    cache: Cache
+_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
+_PLAIN = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
+"""Normalisers that change of ASCII nothing but the case."""
 
 
 class Encoder:
@@ -78,7 +69,13 @@ class Encoder:
         unknown = model.get("unk_token")
         self.unknown = model.get("unk_id") if unknown is None else self._slow.token_to_id(unknown)
         self.dtype = np.dtype(np.uint16 if self.vocab_size < 65_500 else np.int32)
-        self._fast = _compiled(described) if engine == "compiled" else None
+        self._fast = compiled(self._slow) if engine == "compiled" else None
+        self._cache, self._room = new_cache(), new_room(LONGEST)
+        self._decoder = described.get("decoder")
+        step = described.get("normalizer")
+        steps = step.get("normalizers", [step]) if step else []
+        self._plain = all(step["type"] in _PLAIN for step in steps)
+        self._lower = any(step["type"] == "Lowercase" for step in steps)
 
     @property
     def engine(self) -> str:
@@ -114,27 +111,23 @@ class Encoder:
             (ids,) of `dtype`, and (texts,) int64: how many are each text's, `end` included.
         """
         if self._fast is None:
-            return self._join(self._encode_slowly(texts.to_pylist()), end)
-        data, offsets = buffers(texts)
-        fast, lengths = self._fast, np.zeros(len(texts), np.int64)
-        ids = np.empty(int(offsets[-1] - offsets[0]) + len(texts), self.dtype)
+            return self._encode_slowly(texts.to_pylist(), end)
+        data, offsets = buffers(self._normalized(texts))
+        ids = np.empty(int(offsets[-1] - offsets[0]) + len(texts) + 2, np.int32)
+        lengths = np.zeros(len(texts), np.int64)
         written = encode_texts(
-            data, offsets, class_table(), fast.pattern, fast.digits, fast.merges, fast.cache,
-            -1 if end is None else end, ids, lengths,
-        )  # fmt: skip
-        left = np.flatnonzero(lengths < 0)
-        if not len(left):
-            return ids[:written], lengths
-        parts = np.split(ids[:written], np.cumsum(np.maximum(lengths, 0))[:-1])
-        for row, slow in zip(left.tolist(), self._encode_slowly([texts[i].as_py() for i in left]), strict=True):
-            parts[row] = slow if end is None else np.append(slow, self.dtype.type(end))
-        return self._join(parts, None)
+            data, offsets, class_table(), self._fast, self._cache, self._room, -1 if end is None else end, ids, lengths
+        )
+        return ids[:written].astype(self.dtype), lengths
 
-    def _join(self, parts: list[np.ndarray], end: int | None) -> tuple[np.ndarray, np.ndarray]:
-        tail = np.array([] if end is None else [end], self.dtype)
-        pieces = [piece for part in parts for piece in (part, tail)]
-        lengths = np.array([len(part) + len(tail) for part in parts], np.int64)
-        return np.concatenate([np.zeros(0, self.dtype), *pieces]), lengths
+    def _normalized(self, texts: pa.LargeStringArray) -> pa.LargeStringArray:
+        normalizer = self._slow.normalizer
+        if normalizer is None:
+            return texts
+        others = pc.invert(pc.string_is_ascii(texts)) if self._plain else pa.array([True] * len(texts), pa.bool_())
+        changed = [normalizer.normalize_str(text) for text in texts.filter(others).to_pylist()]
+        same = pc.ascii_lower(texts) if self._lower else texts
+        return pc.replace_with_mask(same, others, pa.array(changed, pa.large_string()))
 
     def decode(self, ids: np.ndarray) -> str:
         """The text of (ids,) integers, special tokens written out; what is no whole character as U+FFFD.
@@ -142,10 +135,55 @@ class Encoder:
         Raises:
             UserError: an id is none of the tokenizer's.
         """
+        self._refuse_strange(ids)
+        return self._slow.decode(ids.tolist(), skip_special_tokens=False)
+
+    def decode_column(self, ids: np.ndarray, lengths: np.ndarray) -> pa.LargeStringArray:
+        """The texts of documents end to end, as `decode` gives them.
+
+        Args:
+            ids: (ids,) integers.
+            lengths: (documents,) how many are each document's.
+
+        Raises:
+            UserError: an id is none of the tokenizer's.
+        """
+        self._refuse_strange(ids)
+        ends = np.cumsum(lengths, dtype=np.int64)
+        if self._entries is None:
+            return pa.array(self._decode_slowly(ids, ends), pa.large_string())
+        tokens = self._entries.take(pa.array(ids))
+        data, starts = buffers(tokens)
+        offsets = pa.py_buffer(np.concatenate([starts[:1], starts[ends]]))
+        texts = pa.LargeBinaryArray.from_buffers(pa.large_binary(), len(ends), [None, offsets, pa.py_buffer(data)])
+        try:
+            return texts.cast(pa.large_string())
+        except pa.ArrowInvalid:  # some document is no whole characters
+            return pa.array(self._decode_slowly(ids, ends), pa.large_string())
+
+    def _decode_slowly(self, ids: np.ndarray, ends: np.ndarray) -> list[str]:
+        parts = np.split(ids, ends[:-1]) if len(ends) else []
+        return self._slow.decode_batch([part.tolist() for part in parts], skip_special_tokens=False)
+
+    @cached_property
+    def _entries(self) -> pa.LargeBinaryArray | None:
+        """The bytes of each id, where decoding is no more than putting them together."""
+        names = [self._slow.id_to_token(i) or "" for i in range(self.vocab_size)]
+        match self._decoder:
+            case {"type": "ByteLevel"}:
+                byte_of = bytes_of_characters()
+                known = [bytes(map(byte_of.__getitem__, name)) if byte_of.keys() >= set(name) else name.encode()
+                         for name in names]  # fmt: skip
+            case {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]}:
+                known = [bytes([int(name[3:5], 16)]) if _BYTE.fullmatch(name) else name.encode() for name in names]
+            case _:
+                return None
+        return pa.array(known, pa.large_binary())
+
+    def _refuse_strange(self, ids: np.ndarray) -> None:
         if len(ids) and int(ids.max()) >= self.vocab_size:
             raise UserError(f"id {int(ids.max())} in the data, but the tokenizer has only {self.vocab_size}; name the "
                             "tokenizer that the data was made with")  # fmt: skip
-        return self._slow.decode(ids.tolist(), skip_special_tokens=False)
 
     def compare_engines(self, texts: list[str]) -> bool:
         """Compare the two engines on the beginnings of some texts; where an id differs, use tokenizers from here on.
@@ -155,14 +193,19 @@ class Encoder:
         """
         if self._fast is not None:
             begins = [text[:COMPARED_CHARACTERS] for text in texts[:COMPARED_DOCUMENTS]]
-            pairs = zip(self.encode(begins), self._encode_slowly(begins), strict=True)
+            pairs = zip(
+                self.encode_column(pa.array(begins, pa.large_string())), self._encode_slowly(begins), strict=True
+            )
             if not all(np.array_equal(fast, slow) for fast, slow in pairs):
                 self._fast = None
         return self._fast is not None
 
-    def _encode_slowly(self, texts: list[str]) -> list[np.ndarray]:
+    def _encode_slowly(self, texts: list[str], end: int | None = None) -> tuple[np.ndarray, np.ndarray]:
         encodings = self._slow.encode_batch_fast(texts, add_special_tokens=False)
-        return [np.array(encoding.ids, self.dtype) for encoding in encodings]
+        tail = [] if end is None else [end]
+        parts = [np.array(encoding.ids + tail, self.dtype) for encoding in encodings]
+        lengths = np.array([len(part) for part in parts], np.int64)
+        return np.concatenate([np.zeros(0, self.dtype), *parts]), lengths
 
 
 def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
@@ -172,43 +215,3 @@ def buffers(texts: pa.LargeStringArray) -> tuple[np.ndarray, np.ndarray]:
     _, offsets, data = texts.buffers()
     starts = np.frombuffer(offsets, np.int64)[texts.offset : texts.offset + len(texts) + 1]
     return np.frombuffer(data, np.uint8) if data is not None else np.zeros(0, np.uint8), starts
-
-
-def _compiled(tokenizer: dict) -> _Compiled | None:
-    """What the compiled loops need of a byte-level BPE; None where the tokenizer holds anything that they do not do."""
-    model, pattern = tokenizer["model"], _pattern(tokenizer.get("pre_tokenizer"))
-    others = (
-        "dropout",
-        "unk_token",
-        "continuing_subword_prefix",
-        "end_of_word_suffix",
-        "byte_fallback",
-        "ignore_merges",
-    )
-    if model["type"] != "BPE" or any(model.get(key) for key in others) or tokenizer.get("normalizer"):
-        return None
-    byte_of = bytes_of_characters()
-    vocabulary: dict[str, int] = model["vocab"]
-    merges = [merge if isinstance(merge, list) else merge.split(" ") for merge in model["merges"]]
-    if pattern not in _KNOWN or any(c not in vocabulary for c in byte_of):
-        return None
-    byte_ids = np.zeros(256, np.int32)
-    for character, byte in byte_of.items():
-        byte_ids[byte] = vocabulary[character]
-    pairs = np.array([[vocabulary[a], vocabulary[b]] for a, b in merges], np.int64).reshape(-1, 2)
-    ids = np.array([vocabulary[a + b] for a, b in merges], np.int64)
-    return _Compiled(*_KNOWN[pattern], merges_table(byte_ids, pairs, ids), new_cache())
-
-
-def _pattern(pre_tokenizer: dict | None) -> str:
-    """The split's regular expression, where the pre-tokenizer is no more than a split and bytes; else nothing."""
-    steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
-    match steps:
-        case [{"type": "ByteLevel", "use_regex": True, "add_prefix_space": False}]:
-            return split_pattern("gpt2", digits=0)
-        case [
-            {"type": "Split", "pattern": {"Regex": str(pattern)}, "behavior": "Isolated", "invert": False},
-            {"type": "ByteLevel", "use_regex": False, "add_prefix_space": False},
-        ]:
-            return pattern
-    return ""

@@ -1,12 +1,11 @@
-"""Merges learned from counted pieces: cost grows with distinct pieces, not with text.
+"""Merges learned from counted sequences of symbols: cost grows with distinct ones, not with text.
 
 The order is that of Hugging Face tokenizers' trainer: the pair that occurs most often first, of equals the one of lower
-ids. As there, a token of `longest` bytes or more is never formed, and the occurrences of what would form one are not
+ids. As there, a token of `longest` symbols or more is never formed, and the occurrences of what would form one are not
 counted. Pairs are counted in 64 bits.
 
-    pieces counted (one walk over the text, a table of distinct ones)
-    -> symbols of all distinct pieces end to end; pair -> count, and the pieces that hold it as a linked list
-    -> a heap of pairs; each merge touches only the pieces that hold its pair
+    symbols of all distinct sequences end to end; pair -> count, and the sequences that hold it as a linked list
+    -> a heap of pairs; each merge touches only the sequences that hold its pair
 """
 
 from __future__ import annotations
@@ -17,121 +16,22 @@ import numpy as np
 from numba import njit
 
 from headwater_tokenizer.bpe import pair_key, place
-from headwater_tokenizer.pieces import piece_end
 
-_SPREAD = np.uint64(0x9E3779B97F4A7C15)
-_HASH = np.uint64(0x100000001B3)
-
-Counter = namedtuple("Counter", ["slots", "hashes", "starts", "counts", "bytes", "used"])
-"""Distinct pieces: an open-addressing table of their numbers + 1 (0: free); of each its hash, where its bytes begin in
-`bytes` (one more than pieces), how often it was met; used (2,) int64: pieces, bytes."""
-
-
-def new_counter(pieces: int = 1 << 12, size: int = 1 << 16) -> Counter:
-    """An empty one, with room for so many pieces and bytes."""
-    return Counter(
-        np.zeros(4 * pieces, np.int64), np.zeros(pieces, np.uint64), np.zeros(pieces + 1, np.int64),
-        np.zeros(pieces, np.int64), np.zeros(size, np.uint8), np.zeros(2, np.int64),
-    )  # fmt: skip
-
-
-def count_pieces(
-    counter: Counter, data: np.ndarray, offsets: np.ndarray, classes, pattern: int, digits: int
-) -> Counter:
-    """Count the pieces of some texts (as of encoder.buffers); returns the counter, grown where it was full."""
-    text, at = 0, int(offsets[0])
-    while True:
-        text, at = _count(counter, data, offsets, classes, pattern, digits, text, at)
-        if text < 0:
-            return counter
-        counter = _grown(counter)
-
-
-def _grown(old: Counter) -> Counter:
-    pieces, size = old.used.tolist()
-    new = new_counter(2 * len(old.counts), 2 * len(old.bytes))
-    new.hashes[:pieces], new.counts[:pieces] = old.hashes[:pieces], old.counts[:pieces]
-    new.starts[: pieces + 1], new.bytes[:size] = old.starts[: pieces + 1], old.bytes[:size]
-    new.used[:] = old.used
-    _rehash(new)
-    return new
-
-
-@njit(cache=True)
-def _rehash(counter):
-    mask = len(counter.slots) - 1
-    for piece in range(counter.used[0]):
-        at = np.int64(counter.hashes[piece] >> np.uint64(20)) & mask
-        while counter.slots[at]:
-            at = (at + 1) & mask
-        counter.slots[at] = piece + 1
-
-
-@njit(cache=True, nogil=True)
-def _count(counter, data, offsets, classes, pattern, digits, text, i):
-    """Count from byte i of a text on; returns (-1, 0) at the end, or where it stopped for want of room."""
-    mask = len(counter.slots) - 1
-    while text < len(offsets) - 1:
-        end = offsets[text + 1]
-        while i < end:
-            stop = piece_end(data, i, end, classes, pattern, digits)
-            h = np.uint64(stop - i)
-            for k in range(i, stop):
-                h = (h ^ np.uint64(data[k])) * _HASH
-            h *= _SPREAD
-            at = np.int64(h >> np.uint64(20)) & mask
-            found = -1
-            while counter.slots[at]:
-                piece = counter.slots[at] - 1
-                start = counter.starts[piece]
-                if counter.hashes[piece] == h and counter.starts[piece + 1] - start == stop - i:
-                    same = True
-                    for k in range(stop - i):
-                        if counter.bytes[start + k] != data[i + k]:
-                            same = False
-                            break
-                    if same:
-                        found = piece
-                        break
-                at = (at + 1) & mask
-            if found >= 0:
-                counter.counts[found] += 1
-            else:
-                pieces, size = counter.used
-                if pieces == len(counter.counts) or size + stop - i > len(counter.bytes):
-                    return text, i
-                counter.slots[at], counter.hashes[pieces], counter.counts[pieces] = pieces + 1, h, 1
-                counter.bytes[size : size + stop - i] = data[i:stop]
-                counter.starts[pieces + 1] = size + stop - i
-                counter.used[0], counter.used[1] = pieces + 1, size + stop - i
-            i = stop
-        text += 1
-        if text < len(offsets) - 1:
-            i = offsets[text]
-    return -1, 0
+Words = namedtuple("Words", ["symbols", "sizes", "starts", "lengths", "counts"])
+"""Sequences of symbols, end to end: symbols (symbols,) int32 and how many first symbols are in each; where a sequence
+begins, how many symbols it still has, how often it occurs."""
+Pairs = namedtuple(
+    "Pairs",
+    ["slots", "numbers", "keys", "counts", "heads", "marks", "node_word", "node_next", "touched", "used"],
+)
+"""Pairs of neighbours: an open-addressing table of keys (0: free) with the number of each; of a number its key, how
+often it occurs, the head of its list of nodes (each a sequence that holds it), and the last merge that made more of it,
+which `touched` lists; used (4,) int64: pairs, nodes, touched, merges."""
+Heap = namedtuple("Heap", ["counts", "pairs", "used"])
+"""Pairs by their counts, some outdated; used (1,) int64."""
 
 
 def learn_merges(
-    counter: Counter, byte_ids: np.ndarray, merges: int, min_frequency: int, longest: int | None
-) -> np.ndarray:
-    """Learn pairs from counted pieces.
-
-    Args:
-        byte_ids: (256,) id of each byte, 0 to 255.
-        merges: how many tokens to learn.
-        min_frequency: a pair that occurs less often is not merged.
-        longest: tokens are shorter than so many bytes; None: of any length.
-
-    Returns:
-        (learned, 2) ids of the pairs in their order; they become the ids from 256 on.
-    """
-    pieces, size = counter.used.tolist()
-    starts = counter.starts[: pieces + 1].copy()
-    symbols = byte_ids.astype(np.int32)[counter.bytes[:size]]
-    return merge_symbols(symbols, starts, counter.counts[:pieces], len(byte_ids), merges, min_frequency, longest)
-
-
-def merge_symbols(
     symbols: np.ndarray,
     starts: np.ndarray,
     counts: np.ndarray,
@@ -139,205 +39,234 @@ def merge_symbols(
     merges: int,
     min_frequency: int,
     longest: int | None,
+    forced: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Learn pairs from counted sequences of any symbols.
+    """Learn pairs from counted sequences.
 
     Args:
-        symbols: (symbols,) int32, all sequences end to end; overwritten.
+        symbols: (symbols,) int32, all sequences end to end.
         starts: (sequences + 1,) int64, where each begins.
         counts: (sequences,) int64, how often each occurs.
         first: id of the first pair learned, above every symbol.
-        merges, min_frequency, longest: as of `learn_merges`; a token is as long as the symbols in it.
+        merges: how many pairs to learn.
+        min_frequency: a pair that occurs less often is not merged.
+        longest: tokens have fewer symbols than this; None: any number.
+        forced: (forced, 2) int64 ids of pairs that are merged first, whatever they count.
 
     Returns:
-        (learned, 2) ids of the pairs in their order; they become the ids from `first` on.
+        (learned, 2) int64 ids of the pairs in their order, the forced ones first; they become the ids from `first` on.
     """
     most = longest if longest is not None else 1 << 30
-    return _learn(symbols, starts, counts, first, merges, min_frequency, most)
+    before = np.zeros((0, 2), np.int64) if forced is None else forced.astype(np.int64)
+    words = Words(
+        symbols.astype(np.int32), np.ones(len(symbols), np.int32), starts.astype(np.int64),
+        np.diff(starts).astype(np.int64), counts.astype(np.int64),
+    )  # fmt: skip
+    return _learn(words, first, merges, min_frequency, most, before[:merges])
+
+
+@njit(cache=True, nogil=True)
+def _learn(words, first, merges, min_frequency, longest, forced):
+    pairs = _count_pairs(words)
+    heap = _pushed(_new_heap(), pairs)
+    learned = np.empty((merges, 2), np.int64)
+    for n in range(merges):
+        if n < len(forced):
+            left, right = forced[n]
+            pair = np.int64(-1)
+            at = place(pairs.slots, pair_key(left, right))
+            if pairs.slots[at] != 0:
+                pair = pairs.numbers[at]
+        else:
+            heap, pair = _commonest(heap, pairs)
+            if pair < 0 or pairs.counts[pair] < max(min_frequency, 1):
+                return learned[:n]
+            key = pairs.keys[pair] - np.uint64(1)
+            left, right = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF))
+        learned[n, 0], learned[n, 1] = left, right
+        if pair >= 0:
+            pairs.counts[pair] = 0
+            pairs = _merge(words, pairs, pair, left, right, first + n, longest)
+            heap = _pushed(heap, pairs)
+    return learned
+
+
+# ---- pairs and the sequences that hold them
+
+
+@njit
+def _count_pairs(words):
+    """The pairs of all sequences as they are at first; all of them are touched."""
+    pairs = Pairs(
+        np.zeros(1 << 18, np.uint64), np.zeros(1 << 18, np.int64), np.zeros(1 << 16, np.uint64),
+        np.zeros(1 << 16, np.int64), np.full(1 << 16, -1, np.int64), np.full(1 << 16, -1, np.int64),
+        np.empty(max(len(words.symbols), 16), np.int32), np.empty(max(len(words.symbols), 16), np.int64),
+        np.empty(1 << 16, np.int64), np.zeros(4, np.int64),
+    )  # fmt: skip
+    for word in range(len(words.counts)):
+        start = words.starts[word]
+        pairs = _with_room(pairs, words.lengths[word])
+        for k in range(start, start + words.lengths[word] - 1):
+            _note(pairs, words.symbols[k], words.symbols[k + 1], words.counts[word], word)
+    return pairs
+
+
+@njit
+def _merge(words, pairs, pair, left, right, merged, longest):
+    """Merge a pair wherever it stands, and count what that changes."""
+    pairs.used[2] = 0
+    pairs.used[3] += 1
+    node = pairs.heads[pair]
+    while node >= 0:
+        word = np.int64(pairs.node_word[node])
+        node = pairs.node_next[node]
+        pairs = _with_room(pairs, 2 * words.lengths[word])
+        start, end, times = words.starts[word], words.starts[word] + words.lengths[word], words.counts[word]
+        to, k = start, start
+        while k < end:
+            if not (k + 1 < end and words.symbols[k] == left and words.symbols[k + 1] == right):
+                words.symbols[to], words.sizes[to] = words.symbols[k], words.sizes[k]
+                to, k = to + 1, k + 1
+                continue
+            size = words.sizes[k] + words.sizes[k + 1]
+            if to > start:
+                before = words.symbols[to - 1]
+                _note(pairs, before, left, -times, word)
+                if words.sizes[to - 1] + size < longest:
+                    _note(pairs, before, merged, times, word)
+            if k + 2 < end:
+                after = words.symbols[k + 2]
+                _note(pairs, right, after, -times, word)
+                if words.sizes[k + 2] + size < longest:
+                    _note(pairs, merged, after, times, word)
+            words.symbols[to], words.sizes[to] = merged, size
+            to, k = to + 1, k + 2
+        words.lengths[word] = to - start
+    return pairs
 
 
 @njit(inline="always")
-def _before(count_a, key_a, count_b, key_b):
+def _note(pairs, left, right, times, word):
+    """Count a pair in a sequence `times` more; there is room (`_with_room`)."""
+    key = pair_key(left, right)
+    at = place(pairs.slots, key)
+    if pairs.slots[at] == 0:
+        number = pairs.used[0]
+        pairs.slots[at], pairs.numbers[at], pairs.keys[number] = key, number, key
+        pairs.used[0] = number + 1
+    pair = pairs.numbers[at]
+    pairs.counts[pair] += times
+    if times > 0:
+        head = pairs.heads[pair]
+        if head < 0 or pairs.node_word[head] != word:
+            node = pairs.used[1]
+            pairs.node_word[node], pairs.node_next[node], pairs.heads[pair] = word, head, node
+            pairs.used[1] = node + 1
+        if pairs.marks[pair] != pairs.used[3]:
+            pairs.marks[pair] = pairs.used[3]
+            pairs.touched[pairs.used[2]] = pair
+            pairs.used[2] += 1
+
+
+@njit
+def _with_room(pairs, more):
+    """The pairs, grown if so many more of anything would not fit."""
+    slots, numbers, keys, counts, heads, marks, node_word, node_next, touched, used = pairs
+    if 2 * (used[0] + more) > len(slots):
+        size = 2 * len(slots)
+        while 2 * (used[0] + more) > size:
+            size *= 2
+        slots, numbers = np.zeros(size, np.uint64), np.zeros(size, np.int64)
+        for pair in range(used[0]):
+            at = place(slots, keys[pair])
+            slots[at], numbers[at] = keys[pair], pair
+    if used[0] + more > len(keys):
+        by = max(len(keys), more)
+        keys = np.concatenate((keys, np.zeros(by, np.uint64)))
+        counts = np.concatenate((counts, np.zeros(by, np.int64)))
+        heads = np.concatenate((heads, np.full(by, -1, np.int64)))
+        marks = np.concatenate((marks, np.full(by, -1, np.int64)))
+    if used[1] + more > len(node_word):
+        by = max(len(node_word), more)
+        node_word = np.concatenate((node_word, np.empty(by, np.int32)))
+        node_next = np.concatenate((node_next, np.empty(by, np.int64)))
+    if used[2] + more > len(touched):
+        touched = np.concatenate((touched, np.empty(max(len(touched), more), np.int64)))
+    return Pairs(slots, numbers, keys, counts, heads, marks, node_word, node_next, touched, used)
+
+
+# ---- the heap
+
+
+@njit
+def _new_heap():
+    return Heap(np.empty(1 << 16, np.int64), np.empty(1 << 16, np.int64), np.zeros(1, np.int64))
+
+
+@njit(inline="always")
+def _first(count_a, key_a, count_b, key_b):
     """Whether a pair is to be merged before another: it occurs more often, or its ids are lower."""
     return count_a > count_b or (count_a == count_b and key_a < key_b)
 
 
 @njit
-def _push(heap_counts, heap_pairs, size, count, pair, pair_keys):
-    if size == len(heap_counts):
-        heap_counts = np.concatenate((heap_counts, np.empty(size, np.int64)))
-        heap_pairs = np.concatenate((heap_pairs, np.empty(size, np.int64)))
-    at = size
-    while at > 0:
-        up = (at - 1) // 2
-        if not _before(count, pair_keys[pair], heap_counts[up], pair_keys[heap_pairs[up]]):
-            break
-        heap_counts[at], heap_pairs[at] = heap_counts[up], heap_pairs[up]
-        at = up
-    heap_counts[at], heap_pairs[at] = count, pair
-    return heap_counts, heap_pairs, size + 1
+def _pushed(heap, pairs):
+    """The heap with the touched pairs as they count now."""
+    more = pairs.used[2]
+    if heap.used[0] + more > len(heap.counts):
+        by = max(len(heap.counts), more)
+        heap = Heap(np.concatenate((heap.counts, np.empty(by, np.int64))),
+                    np.concatenate((heap.pairs, np.empty(by, np.int64))), heap.used)  # fmt: skip
+    for k in range(more):
+        pair = pairs.touched[k]
+        if pairs.counts[pair] > 0:
+            _push(heap, pairs, pair)
+    return heap
 
 
 @njit
-def _pop(heap_counts, heap_pairs, size, pair_keys):
-    """Take the first out; returns the new size."""
-    size -= 1
-    count, pair = heap_counts[size], heap_pairs[size]
+def _push(heap, pairs, pair):
+    count, key = pairs.counts[pair], pairs.keys[pair]
+    at = heap.used[0]
+    heap.used[0] += 1
+    while at > 0:
+        up = (at - 1) // 2
+        if not _first(count, key, heap.counts[up], pairs.keys[heap.pairs[up]]):
+            break
+        heap.counts[at], heap.pairs[at] = heap.counts[up], heap.pairs[up]
+        at = up
+    heap.counts[at], heap.pairs[at] = count, pair
+
+
+@njit
+def _pop(heap, pairs):
+    """Take the first out."""
+    heap.used[0] -= 1
+    size = heap.used[0]
+    count, pair = heap.counts[size], heap.pairs[size]
+    key = pairs.keys[pair]
     at = 0
     while 2 * at + 1 < size:
         down = 2 * at + 1
-        if down + 1 < size and _before(
-            heap_counts[down + 1], pair_keys[heap_pairs[down + 1]], heap_counts[down], pair_keys[heap_pairs[down]]
+        if down + 1 < size and _first(
+            heap.counts[down + 1], pairs.keys[heap.pairs[down + 1]], heap.counts[down], pairs.keys[heap.pairs[down]]
         ):
             down += 1
-        if not _before(heap_counts[down], pair_keys[heap_pairs[down]], count, pair_keys[pair]):
+        if not _first(heap.counts[down], pairs.keys[heap.pairs[down]], count, key):
             break
-        heap_counts[at], heap_pairs[at] = heap_counts[down], heap_pairs[down]
+        heap.counts[at], heap.pairs[at] = heap.counts[down], heap.pairs[down]
         at = down
-    heap_counts[at], heap_pairs[at] = count, pair
-    return size
+    heap.counts[at], heap.pairs[at] = count, pair
 
 
-@njit(cache=True, nogil=True)
-def _learn(symbols, starts, counts, first_id, merges, min_frequency, longest):
-    words = len(counts)
-    lengths = np.empty(words, np.int64)
-    sizes = np.ones(len(symbols), np.int32)  # of each symbol, in first ones
-    for word in range(words):
-        lengths[word] = starts[word + 1] - starts[word]
-    # pairs: number -> key (left << 32 | right, + 1), count, head of the list of pieces that hold it
-    keys = np.zeros(1 << 18, np.uint64)
-    numbers = np.zeros(1 << 18, np.int64)
-    pair_keys = np.zeros(1 << 16, np.uint64)
-    pair_counts = np.zeros(1 << 16, np.int64)
-    heads = np.full(1 << 16, -1, np.int64)
-    pairs = 0
-    node_word = np.empty(max(len(symbols), 16), np.int32)
-    node_next = np.empty(max(len(symbols), 16), np.int64)
-    nodes = 0
-    touched = np.empty(1 << 12, np.int64)  # pairs that a merge made more of
-    mark = np.zeros(1 << 16, np.int64)
-    heap_counts, heap_pairs, heap = np.empty(1 << 16, np.int64), np.empty(1 << 16, np.int64), 0
-    learned_pairs = np.empty((merges, 2), np.int64)
-    learned = 0
-
-    left, right, merged = -1, -1, -1
-    current = np.int64(-1)
-    while True:
-        # ---- the pieces to look at: all of them first, then those that hold the merged pair
-        node = heads[current] if current >= 0 else np.int64(0)
-        round_ = learned + 1
-        touches = 0
-        word = np.int64(0)
-        while (word < words) if current < 0 else (node >= 0):
-            if current >= 0:
-                word = np.int64(node_word[node])
-                node = node_next[node]
-            first, length, times = starts[word], lengths[word], counts[word]
-            kept = 0
-            k = 0
-            while k < length:
-                here = first + k
-                if current >= 0:
-                    if not (k + 1 < length and symbols[here] == left and symbols[here + 1] == right):
-                        symbols[first + kept], sizes[first + kept] = symbols[here], sizes[here]
-                        kept += 1
-                        k += 1
-                        continue
-                    size = sizes[here] + sizes[here + 1]
-                    before = symbols[first + kept - 1] if kept else -1
-                    before_size = sizes[first + kept - 1] if kept else 0
-                    after = symbols[here + 2] if k + 2 < length else -1
-                    after_size = sizes[here + 2] if k + 2 < length else 0
-                else:
-                    if k + 1 >= length:
-                        break
-                    before, before_size, size, after, after_size = -1, 0, 0, -1, 0
-                for change in range(4 if current >= 0 else 1):
-                    if current < 0:
-                        a, b, step = symbols[here], symbols[here + 1], times
-                    elif change == 0:
-                        a, b, step = before, left, -times
-                    elif change == 1:
-                        a, b, step = before, merged, times
-                    elif change == 2:
-                        a, b, step = right, after, -times
-                    else:
-                        a, b, step = merged, after, times
-                    if a < 0 or b < 0:
-                        continue
-                    if change == 1 and before_size + size >= longest:
-                        continue
-                    if change == 3 and after_size + size >= longest:
-                        continue
-                    key = pair_key(a, b)
-                    at = place(keys, key)
-                    if keys[at] == 0:
-                        if pairs == len(pair_keys):
-                            pair_keys = np.concatenate((pair_keys, np.zeros(pairs, np.uint64)))
-                            pair_counts = np.concatenate((pair_counts, np.zeros(pairs, np.int64)))
-                            heads = np.concatenate((heads, np.full(pairs, -1, np.int64)))
-                            mark = np.concatenate((mark, np.zeros(pairs, np.int64)))
-                        keys[at], numbers[at], pair_keys[pairs] = key, pairs, key
-                        pairs += 1
-                        if 2 * pairs > len(keys):
-                            keys = np.zeros(2 * len(keys), np.uint64)
-                            numbers = np.zeros(len(keys), np.int64)
-                            for pair in range(pairs):
-                                to = place(keys, pair_keys[pair])
-                                keys[to], numbers[to] = pair_keys[pair], pair
-                            at = place(keys, key)
-                    pair = numbers[at]
-                    pair_counts[pair] += step
-                    if step > 0:
-                        if heads[pair] < 0 or node_word[heads[pair]] != word:
-                            if nodes == len(node_word):
-                                node_word = np.concatenate((node_word, np.empty(nodes, np.int32)))
-                                node_next = np.concatenate((node_next, np.empty(nodes, np.int64)))
-                            node_word[nodes], node_next[nodes] = word, heads[pair]
-                            heads[pair] = nodes
-                            nodes += 1
-                        if mark[pair] != round_:
-                            mark[pair] = round_
-                            if touches == len(touched):
-                                touched = np.concatenate((touched, np.empty(touches, np.int64)))
-                            touched[touches] = pair
-                            touches += 1
-                if current >= 0:
-                    symbols[first + kept], sizes[first + kept] = merged, size
-                    kept += 1
-                    k += 2
-                else:
-                    k += 1
-            if current >= 0:
-                lengths[word] = kept
-            else:
-                word += 1
-        for k in range(touches):
-            pair = touched[k]
-            if pair_counts[pair] > 0:
-                heap_counts, heap_pairs, heap = _push(heap_counts, heap_pairs, heap, pair_counts[pair], pair, pair_keys)
-        # ---- the next pair
-        found = False
-        while heap and learned < merges:
-            count, pair = heap_counts[0], heap_pairs[0]
-            heap = _pop(heap_counts, heap_pairs, heap, pair_keys)
-            if pair == current:
-                continue  # merged already
-            if count != pair_counts[pair]:
-                if pair_counts[pair] > 0:
-                    heap_counts, heap_pairs, heap = _push(
-                        heap_counts, heap_pairs, heap, pair_counts[pair], pair, pair_keys
-                    )
-                continue
-            found = count >= max(min_frequency, 1)
-            break
-        if not found:
-            break
-        key = pair_keys[pair] - np.uint64(1)
-        left, right, merged = np.int64(key >> np.uint64(32)), np.int64(key & np.uint64(0xFFFFFFFF)), first_id + learned
-        learned_pairs[learned, 0], learned_pairs[learned, 1] = left, right
-        learned += 1
-        current = pair
-        pair_counts[pair] = 0
-    return learned_pairs[:learned]
+@njit
+def _commonest(heap, pairs):
+    """The pair to merge next, taken out; -1 where there is none. What is outdated is put in again as it counts now."""
+    while heap.used[0]:
+        count, pair = heap.counts[0], heap.pairs[0]
+        _pop(heap, pairs)
+        if count == pairs.counts[pair]:
+            return heap, pair
+        if pairs.counts[pair] > 0:
+            _push(heap, pairs, pair)
+    return heap, np.int64(-1)

@@ -9,9 +9,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from headwater_tokenizer.classes import LETTER, NEWLINE, NUMBER, SPACE
+from headwater_tokenizer.classes import LETTER, NEWLINE, NUMBER, SCRIPT, SPACE
 
-GPT2, GPT4 = 0, 1
+GPT2, GPT4, RAW, MARKED, WHOLE = range(5)
+"""RAW: splits.RAW; MARKED: before each U+2581, sentencepiece's blank; WHOLE: nowhere."""
+BY_SCRIPT = 8
+"""Added to GPT2 or GPT4: a run of letters ends where another script begins."""
 PATTERNS = {"gpt2": GPT2, "gpt4": GPT4, "llama3": GPT4}
 _APOSTROPHE, _BLANK = 0x27, 0x20
 
@@ -33,11 +36,12 @@ def decode(data, i):
 
 
 @njit(inline="always")
-def _letters(data, i, end, classes):
-    """Where the run of letters from i ends."""
+def _letters(data, i, end, classes, first, pattern):
+    """Where the run of letters from i ends; before it stands a letter of class `first`."""
     while i < end:
         point, size = decode(data, i)
-        if not classes[point] & LETTER:
+        kind = classes[point]
+        if not kind & LETTER or (pattern & BY_SCRIPT and kind & SCRIPT != first & SCRIPT):
             break
         i += size
     return i
@@ -104,42 +108,66 @@ def _blanks(data, i, end, classes, newlines):
 
 
 @njit(inline="always")
+def _raw(data, i, end):
+    """Where a piece of the raw stream ends: line ends, blanks, or the rest with one blank before it."""
+    at = i
+    if data[i] == 10:
+        while at < end and data[at] == 10:
+            at += 1
+        return at
+    while at < end and data[at] == _BLANK:
+        at += 1
+    if at == end or data[at] == 10:
+        return at
+    if at - i > 1:
+        return at - 1  # the last blank goes with what follows
+    while at < end and data[at] != _BLANK and data[at] != 10:
+        at += 1
+    return at
+
+
+@njit(inline="always")
+def _marked(data, i, end):
+    """Where a piece ends that may begin with U+2581 and holds no other one."""
+    at = i + 1
+    while at < end and not (data[at] == 0xE2 and data[at + 1] == 0x96 and data[at + 2] == 0x81):
+        at += 1
+    return at
+
+
+@njit(inline="always")
 def piece_end(data, i, end, classes, pattern, digits):
     """Where the piece that begins at byte i ends, i < end."""
+    if pattern == RAW:
+        return _raw(data, i, end)
+    if pattern == MARKED:
+        return _marked(data, i, end)
+    if pattern == WHOLE:
+        return end
     point, size = decode(data, i)
+    gpt4 = pattern & ~BY_SCRIPT == GPT4
     if point == _APOSTROPHE:
-        found = _contraction(data, i, end, pattern == GPT4)
+        found = _contraction(data, i, end, gpt4)
         if found > i:
             return found
-    kind = classes[point]
-    if kind & LETTER:
-        return _letters(data, i + size, end, classes)
-    after, next_kind = i + size, np.uint8(SPACE)
-    if after < end:
-        following, _ = decode(data, after)
+    # each kind of run is called from one place: every call is compiled into every loop
+    kind, after, next_size, next_kind = classes[point], i + size, 0, np.uint8(SPACE)
+    if not kind & LETTER and after < end:
+        following, next_size = decode(data, after)
         next_kind = classes[following]
-    if pattern == GPT4:
-        if next_kind & LETTER and not kind & (NUMBER | NEWLINE):
-            return _letters(data, after, end, classes)
-        if kind & NUMBER:
-            return _numbers(data, i, end, classes, digits)
-        if not kind & SPACE or (point == _BLANK and not next_kind & (LETTER | NUMBER | SPACE)):
-            at = _others(data, after, end, classes)
-            while at < end and (data[at] == 10 or data[at] == 13):
-                at += 1
-            return at
-        return _blanks(data, i, end, classes, True)
-    if kind & NUMBER:
-        return _numbers(data, i, end, classes, digits)
-    if not kind & SPACE:
-        return _others(data, after, end, classes)
-    if point == _BLANK and next_kind & LETTER:
-        return _letters(data, after, end, classes)
-    if point == _BLANK and next_kind & NUMBER:
-        return _numbers(data, after, end, classes, digits)
-    if point == _BLANK and not next_kind & SPACE:
-        return _others(data, after, end, classes)
-    return _blanks(data, i, end, classes, False)
+    joins = not kind & (NUMBER | NEWLINE) if gpt4 else point == _BLANK  # what follows, if it is a letter
+    if kind & LETTER or (joins and next_kind & LETTER):
+        first = kind if kind & LETTER else next_kind
+        return _letters(data, after + next_size, end, classes, first, pattern)
+    spaced = point == _BLANK and not gpt4 and next_kind & NUMBER
+    if kind & NUMBER or spaced:
+        return _numbers(data, after if spaced else i, end, classes, digits)
+    if kind & SPACE and (point != _BLANK or next_kind & (NUMBER | SPACE)):
+        return _blanks(data, i, end, classes, gpt4)
+    at = _others(data, after, end, classes)
+    while gpt4 and at < end and (data[at] == 10 or data[at] == 13):
+        at += 1
+    return at
 
 
 @njit(cache=True, nogil=True)

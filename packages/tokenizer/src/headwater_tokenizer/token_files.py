@@ -31,6 +31,8 @@ DOCUMENTS = pa.schema(
 )  # fmt: skip
 """A document's id in the corpus, source, language ("" where unknown), UTF-8 bytes and words of its text, and ids in the
 .bin, its end included."""
+LONGEST = 2**31 - 1
+"""Tokens a document: the index holds lengths as int32."""
 COUNTS = ("documents", "bytes", "words", "tokens")
 
 
@@ -69,11 +71,14 @@ class SplitWriter:
         """Add documents: their ids end to end, (tokens,) of `dtype`, and their rows of the table (`DOCUMENTS`).
 
         Raises:
-            UserError: two sources would share a file.
+            UserError: two sources would share a file, or a document is longer than the index can say.
         """
         if not len(documents):
             return
         lengths = documents["tokens"].to_numpy()
+        if lengths.max() > LONGEST:
+            raise UserError(f"document {documents['id'][int(lengths.argmax())]}: {lengths.max()} tokens, but an index "
+                            f"holds at most {LONGEST} a document; cut it before")  # fmt: skip
         self._whole.write(ids, lengths)
         self._table.write_table(documents.cast(DOCUMENTS))
         frame = pl.DataFrame(documents)

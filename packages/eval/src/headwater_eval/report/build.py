@@ -21,6 +21,9 @@ def report(run: Run) -> None:
     told = subtitle(lineage)
     write_atomic(run.out / "index.html", html(config.title, told, sections))
     write_atomic(run.out / "report.md", markdown(config.title, told, sections))
+    comparison = lineage["comparison"]
+    if comparison is not None:
+        write_atomic(run.out / training.TOKENIZERS_PAGE, (comparison.folder / "page.html").read_bytes())
     missing = overview.shortfalls(lineage)
     run.write_metrics({"artefacts": len(lineage.artefacts), "chapters": len(sections), "shortfalls": len(missing)})
     for sentence in missing:
@@ -37,6 +40,7 @@ def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
         data.funnel(lineage),
         data.removed(lineage, config),
         training.tokenizer(lineage),
+        training.tokenizers(lineage),
         training.plan(lineage),
         training.pretraining(lineage),
         scores.heldout_text(lineage),

@@ -102,6 +102,8 @@ class RunRecord:
     wall_s: float
     cpu_s: float
     peak_rss_mb: float
+    measured: Json = field(default_factory=dict)
+    """Figures that the stage measured on its way, such as speeds."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ def read_records(folder: Path) -> tuple[list[RunRecord], list[str]]:
                 RunRecord(
                     path.stem, str(value["stage"]), str(value["package"]), str(value["version"]),
                     int(value["attempts"]), float(value["wall_s"]), float(value["cpu_s"]), float(value["peak_rss_mb"]),
+                    dict(value.get("measured") or {}),
                 )
             )  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as e:

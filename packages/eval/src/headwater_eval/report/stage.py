@@ -21,6 +21,7 @@ STAGE = Stage(
         "corpus?": ("corpus",),
         "tokenizer?": ("tokenizer",),
         "tokens?": ("tokens",),
+        "comparison?": ("comparison",),
         "card?": ("card",),
         "plan?": ("plan",),
         "checkpoint?": ("checkpoint",),

@@ -11,6 +11,8 @@ from .tables import dig, metrics_tables
 from .units import NONE, count, finite, fixed, percent
 
 X_LABEL = "tokens seen"
+TOKENIZERS_PAGE = "tokenizers.html"
+"""The comparison's own page, beside the report's."""
 _SMOOTHED_OVER = 0.02  # share of the steps in the moving average
 
 
@@ -41,6 +43,41 @@ def tokenizer(lineage: Lineage) -> Section | None:
     tokens = lineage.metrics("tokens")
     if tokens:
         section.blocks.append(_token_files(tokens))
+    return section
+
+
+def tokenizers(lineage: Lineage) -> Section | None:
+    """The tokenizer among others: one row each, of the lineage's own and of the references."""
+    artefact = lineage["comparison"]
+    found = (artefact.json("comparison.json") or {}).get("tokenizers") if artefact else None
+    if not isinstance(found, dict) or not found:
+        return None
+    speeds = next((r.measured.get("speeds") for r in lineage.records if r.stage == "compare"), None) or {}
+    section = Section("tokenizers", "Tokenizers compared")
+    section.blocks.append(
+        Text(
+            "The same held-out text by several tokenizers. Bits per byte are those of small models trained with equal "
+            f"compute, where such were trained. All measures, pictures and coloured text: {TOKENIZERS_PAGE}, beside "
+            "this page."
+        )
+    )
+    columns = ("tokenizer", "#ids", "#bytes per token", "#tokens per word", "#unknown", "#vocabulary used",
+               "#Rényi efficiency", "#bits per byte", "#MB/s encoding", "#MB/s decoding")  # fmt: skip
+    rows = []
+    for name, t in found.items():
+        text = dig(t, "heldout") or {}
+        of = f"{name} (reference)" if t.get("stage") == "adopt" else name
+        speed = dig(speeds, name) or {}
+        rows.append(
+            (
+                of, count(t.get("vocabulary")), fixed(text.get("bytes_per_token"), 2),
+                fixed(text.get("tokens_per_word"), 2), percent(text.get("unknown_share")),
+                percent(text.get("vocabulary_used_share")), fixed(text.get("renyi_efficiency"), 3),
+                fixed(dig(t, "judge", "bits_per_byte"), 3), fixed(speed.get("encode"), 1),
+                fixed(speed.get("decode"), 1),
+            )
+        )  # fmt: skip
+    section.blocks.append(Table("Tokenizers on held-out text", columns, rows))
     return section
 
 

@@ -1,0 +1,1 @@
+"""Many tokenizers, measured side by side on the same text."""
