@@ -15,7 +15,8 @@ PEERS = {
                   "python-magic", "orjson", "polars", "rensa==0.5.0",
                   "datasketch==2.0.0"],
     "dolma": ["dolma==1.2.1", "polars"],
-    "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "rustbpe==0.1.0", "pyarrow", "numpy"],
+    "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "rustbpe==0.1.0", "sentencepiece==0.2.3", "pyarrow",
+                   "numpy"],
     "presidio": ["presidio-analyzer==2.2.366", "faker==40.63.0"],
 }  # fmt: skip
 """Name -> what is installed; the names are the environments' folders below work/peers."""
@@ -26,7 +27,8 @@ def python(peer: str) -> Path:
     if peer == "own":
         return Path(sys.executable)
     folder = ROOT / "work" / "peers" / peer
-    if not (folder / "ready").exists():
+    wanted = "\n".join(PEERS[peer])
+    if not (folder / "ready").exists() or (folder / "ready").read_text() != wanted:
         uv = Path(sys.executable).parent / "uv"
         asked = subprocess.run(
             [sys.executable, "-m", "pip", "config", "get", "global.find-links"], capture_output=True, text=True
@@ -35,7 +37,7 @@ def python(peer: str) -> Path:
         environment = {**os.environ, "VIRTUAL_ENV": str(folder), "UV_FIND_LINKS": links}
         subprocess.run([uv, "venv", "-q", "--clear", "--python", sys.executable, folder], check=True)
         subprocess.run([uv, "pip", "install", "-q", *PEERS[peer]], check=True, env=environment)
-        (folder / "ready").touch()
+        (folder / "ready").write_text(wanted)
     return folder / "bin" / "python"
 
 

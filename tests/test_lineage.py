@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import subprocess
 from pathlib import Path
 
+import polars as pl
 import pytest
 import yaml
+from tokenizers import Tokenizer
 
 from headwater_data._contracts import manifest as artefacts
 from tests.conftest import dvc, environment
@@ -77,6 +80,31 @@ def test_another_run_of_the_data_stages_gives_the_same_bytes(smoke: Path, tmp_pa
             cwd=smoke, env=environment(), check=True,
         )  # fmt: skip
         assert artefacts.manifest_hash(tmp_path / out) == artefacts.manifest_hash(smoke / "artefacts" / out), stage
+
+
+def test_megatron_reads_the_token_files_and_they_decode_to_the_corpus(smoke: Path) -> None:
+    from megatron.core.datasets.indexed_dataset import IndexedDataset
+
+    tokenizer = Tokenizer.from_file(str(smoke / "artefacts/tokenizer/tokenizer.json"))
+    for split in ("train", "heldout"):
+        corpus = pl.read_parquet(sorted((smoke / "artefacts/corpus" / split).glob("*.parquet")))
+        told = pl.read_parquet(smoke / f"artefacts/tokens/documents/{split}.parquet")
+        dataset = IndexedDataset(str(smoke / "artefacts/tokens" / split))
+        assert len(dataset) == len(corpus) == len(told) and told["id"].equals(corpus["id"])
+        for row in random.Random(1).sample(range(len(dataset)), min(25, len(dataset))):
+            *ids, end = dataset[row].tolist()
+            assert end == tokenizer.token_to_id("<|endoftext|>") and len(ids) + 1 == told["tokens"][row]
+            assert tokenizer.decode(ids, skip_special_tokens=False) == corpus["text"][row]
+
+
+def test_the_comparison_is_in_the_report(smoke: Path) -> None:
+    comparison = json.loads((smoke / "artefacts/comparison/comparison.json").read_text())["tokenizers"]
+    assert set(comparison) == {"bpe", "unigram", "wordpiece", "bytes"}
+    assert comparison["bpe"]["judge"]["bits_per_byte"] > 0 and comparison["unigram"]["judge"] is None
+    page = (smoke / "report/tokenizers.html").read_text()
+    assert page == (smoke / "artefacts/comparison/page.html").read_text()
+    report = (smoke / "report/report.md").read_text()
+    assert all(f"| {name} |" in report for name in comparison) and "tokenizers.html" in report
 
 
 def test_a_flipped_byte_is_refused_by_the_next_stage_which_names_the_file(smoke_copy: Path) -> None:

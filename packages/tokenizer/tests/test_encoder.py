@@ -284,6 +284,14 @@ def test_ids_beyond_sixteen_bits_are_stored_in_thirty_two(tokenizer, tmp_path):
     assert Encoder(tmp_path).dtype == np.int32
 
 
+def test_ids_that_no_token_file_holds_are_refused_with_the_number(tmp_path):
+    vocabulary = {"a": 0, "b": 2**31}
+    described = {"version": "1.0", "model": {"type": "WordLevel", "vocab": vocabulary, "unk_token": "a"}}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=r"tokenizer.json: ids up to 2147483648, but .* hold 0 to 2147483647"):
+        Encoder(tmp_path)
+
+
 def test_a_folder_without_a_readable_tokenizer_is_one_line(tokenizer, tmp_path):
     with pytest.raises(UserError, match=r"no tokenizer\.json"):
         Encoder(tmp_path)

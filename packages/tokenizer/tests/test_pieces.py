@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import Regex, pre_tokenizers
 
 from headwater_tokenizer.classes import class_table, of_tokenizers
+from headwater_tokenizer.compiled import KNOWN
 from headwater_tokenizer.pieces import BY_SCRIPT, MARKED, PATTERNS, RAW, WHOLE, count_words, split
 from headwater_tokenizer.splits import RAW as RAW_PATTERN
 from headwater_tokenizer.splits import split_pattern
@@ -49,6 +50,17 @@ def test_pieces_of_the_raw_stream_are_those_of_its_expression_and_marked_ones_be
     ):
         assert walked(text, number, 0) == [piece for piece, _ in cut.pre_tokenize_str(text)]
     assert walked(text, WHOLE, 0) == ([text] if text else [])
+
+
+@settings(max_examples=300)
+@given(text=texts)
+def test_the_split_as_other_tokenizers_write_it_is_cut_alike(text):
+    others = [expression for expression in KNOWN if expression.startswith("(?i:'s|")]  # Llama 3, Qwen 2
+    assert len(others) == 2
+    for expression in others:
+        pattern, digits = KNOWN[expression]
+        cut = pre_tokenizers.Split(Regex(expression), "isolated")
+        assert walked(text, pattern, digits) == [piece for piece, _ in cut.pre_tokenize_str(text)]
 
 
 def test_letters_of_two_scripts_are_cut_apart_and_japanese_is_one():

@@ -29,6 +29,7 @@ MADE = {
     "corpus": ("data", "mix", {"documents": "clean"}),
     "tokenizer": ("tokenizer", "train", {"corpus": "corpus"}),
     "tokens": ("tokenizer", "encode", {"corpus": "corpus", "tokenizer": "tokenizer"}),
+    "comparison": ("tokenizer", "compare", {"corpus": "corpus", "bpe": "tokenizer"}),
     "card": ("data", "card", {"extracted": "extracted", "corpus": "corpus", "tokenizer": "tokenizer"}),
     "plan": ("model", "plan", {"tokens": "tokens"}),
     "checkpoint": ("model", "pretrain", {"tokens": "tokens", "plan": "plan", "tokenizer": "tokenizer"}),
@@ -44,7 +45,7 @@ MADE = {
     "results-ppo": ("eval", "evaluate", {"model": "ppo", "items": "items", "corpus": "corpus"}),
 }
 ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
-         "corpus", "tokenizer", "card", "tokens", "plan", "checkpoint", "base", "compressor",
+         "corpus", "tokenizer", "card", "tokens", "comparison", "plan", "checkpoint", "base", "compressor",
          "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo"
 ]  # fmt: skip
 
@@ -160,6 +161,15 @@ def _tokens(run: SmallRun, folder: Path, artefact: str) -> None:
     _json(folder / "metrics.json", {"vocabulary": 2048, "train": split, "heldout": split})
 
 
+def _comparison(run: SmallRun, folder: Path, artefact: str) -> None:
+    text = {"bytes_per_token": 3.5, "tokens_per_word": 1.4, "unknown_share": 0.0, "vocabulary_used_share": 0.9,
+            "renyi_efficiency": 0.5}  # fmt: skip
+    known = {"stage": "train", "vocabulary": 2048, "heldout": text, "judge": {"bits_per_byte": 1.987}}
+    other = {"stage": "adopt", "vocabulary": 50304, "heldout": text, "judge": None}
+    _json(folder / "comparison.json", {"tokenizers": {"bpe": known, run.name: other}})
+    (folder / "page.html").write_text("<p>the comparison's page</p>")
+
+
 def _plan(run: SmallRun, folder: Path, artefact: str) -> None:
     model = {"layers": 2, "hidden": 128, "kv_heads": None}
     _json(folder / "plan.json", {"flops": 9e12, "model": model, "reasons": {"epochs": 0.4}, "steps": 485})
@@ -238,7 +248,8 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
 
 
 _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
-    "sources": _sources, "items": _items, "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens, "plan": _plan,
+    "sources": _sources, "items": _items, "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens,
+    "comparison": _comparison, "plan": _plan,
     "checkpoint": _checkpoint, "compressor": _compressor,
     **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),
     **dict.fromkeys(("base", "sft", "reward", "ppo"), _export),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -187,6 +188,30 @@ def test_an_artefact_made_from_another_one_than_is_shown_is_called_stale(tmp_pat
     told = re.search("Made from another version of an input than the one shown here: (.*?)</p>", made)[1]
     assert "tokenizer (from another corpus)" in told and "results-base (from another corpus)" in told
     assert " sft (" not in told, "its own inputs are the ones shown"
+
+
+def test_a_comparison_is_stale_only_without_the_tokenizer_that_is_shown(tmp_path, small_run):
+    run = small_run(tmp_path / "run")
+    manifest = json.loads((run.root / "comparison/manifest.json").read_text())
+    manifest["inputs"]["unigram"] = "0" * 64  # compared under a name of its own, and no part of the report
+    (run.root / "comparison/manifest.json").write_text(json.dumps(manifest))
+    assert make(run, tmp_path / "one") == 0
+    assert "Made from another version" not in (tmp_path / "one/report.md").read_text()
+    assert (tmp_path / "one/tokenizers.html").read_text() == "<p>the comparison's page</p>"
+    manifest["inputs"]["bpe"] = "1" * 64
+    (run.root / "comparison/manifest.json").write_text(json.dumps(manifest))
+    assert make(run, tmp_path / "two") == 0
+    assert "comparison (from another bpe, unigram)" in (tmp_path / "two/report.md").read_text()
+
+
+def test_speeds_come_from_the_record_of_the_comparison(tmp_path, small_run):
+    run = small_run(tmp_path / "run")
+    (record,) = (run.root / "runs").glob("compare-*.json")
+    measured = {"measured": {"speeds": {"bpe": {"encode": 123.4, "decode": 56.7}}}}
+    record.write_text(json.dumps(json.loads(record.read_text()) | measured))
+    assert make(run, tmp_path / "report") == 0
+    (row,) = [line for line in (tmp_path / "report/report.md").read_text().splitlines() if line.startswith("| bpe |")]
+    assert "1.987" in row and "123.4" in row and "56.7" in row
 
 
 def test_missing_and_broken_run_records_are_said_and_not_fatal(tmp_path, small_run):

@@ -35,7 +35,7 @@ _LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|%s"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-_KNOWN = _SPLITS | {
+KNOWN = _SPLITS | {
     _LLAMA3 % r"\p{N}{1,3}": (PATTERNS["llama3"], 3),  # as Llama 3 has it
     _LLAMA3 % r"\p{N}": (PATTERNS["llama3"], 1),  # as Qwen 2 has it
     RAW_PATTERN: (RAW, 0),
@@ -45,8 +45,8 @@ _KNOWN = _SPLITS | {
 Model = namedtuple(
     "Model", ["kind", "pattern", "digits", "symbols", "merges", "trie", "scores", "whole_first", "of_byte"]
 )
-"""kind: BPE, UNIGRAM or SYMBOLS. whole_first: whether a piece that is an entry is that (`ignore_merges`), by the trie;
-of_byte (256,) int32: the id of a piece of one byte, -1: not one id."""
+"""kind: BPE, UNIGRAM or SYMBOLS (BPE without merges over whole texts). whole_first: whether a piece that is an entry is
+that (`ignore_merges`), by the trie; of_byte (256,) int32: the id of a piece of one byte, -1: not one id."""
 
 
 def compiled(tokenizer: Tokenizer) -> Model | None:
@@ -92,13 +92,15 @@ def _bpe(model: dict, pattern: int, digits: int, by_bytes: bool) -> Model | None
         fallback = _ids(vocabulary, byte_entries() if model["byte_fallback"] else [""] * 256)
         symbols = Symbols(points, fallback, vocabulary.get(model["unk_token"], -1), bool(model["fuse_unk"]))
         entries = {name.encode(): i for name, i in vocabulary.items()}
-        of_byte = np.where(points[:256] >= 0, points[:256], np.where(fallback >= 0, fallback, symbols.unknown))
+        of_byte = np.where(fallback >= 0, fallback, np.int32(symbols.unknown))
+        of_byte = np.where(points[:256] >= 0, points[:256], of_byte)
     pairs = np.array([[vocabulary[a], vocabulary[b]] for a, b in model["merges"]], np.int64).reshape(-1, 2)
     ids = np.array([vocabulary[a + b] for a, b in model["merges"]], np.int64)
     whole_first = bool(model["ignore_merges"])
     trie = trie_of(entries if whole_first else {})
     kind = SYMBOLS if pattern == WHOLE and not len(pairs) and not whole_first else BPE
-    return Model(kind, pattern, digits, symbols, merges_table(pairs, ids), trie, _NO_SCORES, whole_first, of_byte)
+    unscored = Scores(np.zeros(0, np.float64), 0.0, -1)
+    return Model(kind, pattern, digits, symbols, merges_table(pairs, ids), trie, unscored, whole_first, of_byte)
 
 
 def _unigram(model: dict, pattern: int, digits: int) -> Model:
@@ -115,9 +117,6 @@ def _unigram(model: dict, pattern: int, digits: int) -> Model:
         of_byte[byte] = out[0]
     merges = merges_table(np.zeros((0, 2), np.int64), np.zeros(0, np.int64))
     return Model(UNIGRAM, pattern, digits, symbols, merges, trie, scores, False, of_byte)
-
-
-_NO_SCORES = Scores(np.zeros(0, np.float64), 0.0, -1)
 
 
 def _ids(vocabulary: dict[str, int], names: list[str]) -> np.ndarray:
@@ -138,7 +137,7 @@ def _cut(pre_tokenizer: dict | None) -> tuple[int, int, bool] | None:
         case []:
             return WHOLE, 0, by_bytes
         case [{"type": "Split", "pattern": {"Regex": str(found)}, "behavior": "Isolated", "invert": False}]:
-            return (*_KNOWN[found], by_bytes) if found in _KNOWN else None
+            return (*KNOWN[found], by_bytes) if found in KNOWN else None
         case [{"type": "Split", "pattern": {"String": "\u2581"}, "behavior": "MergedWithNext", "invert": False}]:
             return MARKED, 0, by_bytes
     return None

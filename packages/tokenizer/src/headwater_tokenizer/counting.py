@@ -26,6 +26,7 @@ from tokenizers import pre_tokenizers
 
 from headwater_tokenizer.classes import class_table
 from headwater_tokenizer.encoder import buffers
+from headwater_tokenizer.jit import uncounted
 from headwater_tokenizer.pieces import piece_end
 
 SCHEMA = {"piece": pl.String, "count": pl.UInt64}
@@ -167,7 +168,7 @@ def _rehash(table):
         table.slots[at] = piece + 1
 
 
-@njit(cache=True, nogil=True)
+@uncounted(cache=True, nogil=True)
 def _count(table, data, offsets, classes, pattern, digits, text, i):
     """Count from byte i of a text on; returns (-1, 0) at the end, or where it stopped for want of room."""
     mask = len(table.slots) - 1
@@ -201,7 +202,8 @@ def _count(table, data, offsets, classes, pattern, digits, text, i):
                 if pieces == len(table.counts) or size + stop - i > len(table.bytes):
                     return text, i
                 table.slots[at], table.hashes[pieces], table.counts[pieces] = pieces + 1, h, 1
-                table.bytes[size : size + stop - i] = data[i:stop]
+                for k in range(stop - i):
+                    table.bytes[size + k] = data[i + k]
                 table.starts[pieces + 1] = size + stop - i
                 table.used[0], table.used[1] = pieces + 1, size + stop - i
             i = stop

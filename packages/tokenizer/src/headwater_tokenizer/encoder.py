@@ -25,6 +25,7 @@ from headwater_tokenizer.piece_cache import LONGEST, new_cache
 
 COMPARED_DOCUMENTS = 64
 COMPARED_CHARACTERS = 4096  # of each: 64 documents cost about 50 ms
+MOST_IDS = 2**31
 _BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 _PLAIN = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 """Normalisers that change of ASCII nothing but the case."""
@@ -32,7 +33,8 @@ _PLAIN = ("NFC", "NFD", "NFKC", "NFKD", "Lowercase")
 
 class Encoder:
     """Encodes text as ordinary text: `<|endoftext|>` written in a document gives its characters' ids, never
-    the special id, so that no document can end itself or speak as another role.
+    the special id, so that no document can end itself or speak as another role. It remembers pieces of text (48 MB),
+    so each thread needs one of its own.
 
     Attributes:
         vocab_size: entries in all, special and reserved ones included.
@@ -60,7 +62,12 @@ class Encoder:
         self._slow.encode_special_tokens = True
         self._slow.no_padding()
         self._slow.no_truncation()
-        self.vocab_size = max(self._slow.get_vocab(with_added_tokens=True).values()) + 1
+        self.vocab_size = max(self._slow.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        if not 0 < self.vocab_size <= MOST_IDS:
+            raise UserError(
+                f"{path}: ids up to {self.vocab_size - 1}, but Megatron's token files hold 0 to {MOST_IDS - 1}; give "
+                "its entries ids without gaps"
+            )
         described = json.loads(content)
         names = list(bytes_of_characters()) if '"ByteLevel"' in content else byte_entries()
         ids = [self._slow.token_to_id(name) for name in names]

@@ -21,9 +21,9 @@ def report(run: Run) -> None:
     told = subtitle(lineage)
     write_atomic(run.out / "index.html", html(config.title, told, sections))
     write_atomic(run.out / "report.md", markdown(config.title, told, sections))
-    comparison = lineage["comparison"]
-    if comparison is not None:
-        write_atomic(run.out / training.TOKENIZERS_PAGE, (comparison.folder / "page.html").read_bytes())
+    page = lineage["comparison"].folder / "page.html" if lineage["comparison"] else None
+    if page is not None and page.is_file():
+        write_atomic(run.out / training.TOKENIZERS_PAGE, page.read_bytes())
     missing = overview.shortfalls(lineage)
     run.write_metrics({"artefacts": len(lineage.artefacts), "chapters": len(sections), "shortfalls": len(missing)})
     for sentence in missing:

@@ -74,7 +74,11 @@ def shortfalls(lineage: Lineage) -> list[str]:
 
 def _at_hand(lineage: Lineage, name: str, given: str) -> bool:
     """Whether this report shows what another stage calls `given`: the same name, or the only one of its kind."""
-    digest = lineage.artefacts[name].manifest.inputs[given]
+    inputs, tokenizer = lineage.artefacts[name].manifest.inputs, lineage["tokenizer"]
+    if lineage.artefacts[name].manifest.kind == "comparison" and given not in ("corpus", "sources", "documents"):
+        # of the tokenizers that it compares under names of their own, only the lineage's is shown
+        return tokenizer is not None and tokenizer.hash not in inputs.values()
+    digest = inputs[given]
     return lineage[given] is not None or (not lineage.absent and lineage.maker(digest) is None)
 
 
