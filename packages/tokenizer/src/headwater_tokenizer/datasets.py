@@ -19,10 +19,7 @@ from headwater_tokenizer._contracts.stage import Run
 from headwater_tokenizer.corpus import SPLITS
 from headwater_tokenizer.encode import write_dataset
 from headwater_tokenizer.encoder import Encoder
-from headwater_tokenizer.token_files import documents_path, read_documents
-
-Part = tuple[np.ndarray, pa.Table, list[dict]]
-"""As encode.write_dataset takes it: ids, documents, rejects."""
+from headwater_tokenizer.token_files import Part, documents_path, read_documents
 
 
 def check_tokenizer(tokens: Path, tokenizer: Path) -> None:

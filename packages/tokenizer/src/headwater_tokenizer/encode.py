@@ -27,7 +27,7 @@ from headwater_tokenizer.corpus import SPLITS, Batch, RowGroup, row_groups, work
 from headwater_tokenizer.encoder import Encoder, buffers
 from headwater_tokenizer.pieces import count_words
 from headwater_tokenizer.special import END_OF_DOCUMENT
-from headwater_tokenizer.token_files import DOCUMENTS, SplitWriter
+from headwater_tokenizer.token_files import DOCUMENTS, Part, SplitWriter
 
 
 def encode(run: Run) -> None:
@@ -57,7 +57,7 @@ def write_dataset(
     run: Run,
     origin: Path,
     facts: dict,
-    parts: dict[str, Iterator[tuple[np.ndarray, pa.Table, list[dict]]]],
+    parts: dict[str, Iterator[Part]],
     per_source: bool = False,
 ) -> None:
     """Write a whole token dataset into `run.out`.
@@ -65,7 +65,7 @@ def write_dataset(
     Args:
         origin: what the documents come from, for messages.
         facts: `vocabulary`, `end_of_document_id` and `dtype`.
-        parts: split -> parts in order, each (tokens,) ids, its documents (`DOCUMENTS`) and its rejects.
+        parts: split -> its parts in order.
 
     Raises:
         UserError: a split has no document.
@@ -127,9 +127,7 @@ def _table(batch: Batch, tokens: np.ndarray) -> pa.Table:
     return pa.table(dict(zip(DOCUMENTS.names, columns, strict=True)), schema=DOCUMENTS)
 
 
-def _parts(
-    of_split: Sequence[RowGroup], work: Path, dtype: np.dtype
-) -> Iterator[tuple[np.ndarray, pa.Table, list[dict]]]:
+def _parts(of_split: Sequence[RowGroup], work: Path, dtype: np.dtype) -> Iterator[Part]:
     for group in of_split:
         ids = np.fromfile(work / f"{group.name}.bin", dtype.newbyteorder("<"))
         rejects = json.loads((work / f"{group.name}.json").read_text())

@@ -68,28 +68,14 @@ def measure(encoder: Encoder, batches: Iterable[Batch]) -> tuple[dict, np.ndarra
     return figures, occurrences
 
 
-def count_groups(batch: Batch, tokens: np.ndarray) -> dict[tuple[str, str], Counts]:
-    """Totals of a batch by source and language, of documents with so many tokens each, (documents,) int64."""
+def count_sources(batch: Batch, tokens: np.ndarray) -> dict[str, Counts]:
+    """Totals of a batch by source, of documents with so many tokens each, (documents,) int64."""
     data, offsets = buffers(batch.texts)
-    groups = list(zip(batch.sources, batch.langs, strict=True))
-    names = sorted(set(groups))
+    names = sorted(set(batch.sources))
     number = {name: i for i, name in enumerate(names)}
-    which = np.array([number[group] for group in groups], np.int64)
+    which = np.array([number[source] for source in batch.sources], np.int64)
     sums = [
         np.bincount(which, values, len(names)).astype(np.int64)
         for values in (np.ones(len(which)), np.diff(offsets), count_words(data, offsets, class_table()), tokens)
     ]
     return {name: Counts(*(int(column[i]) for column in sums)) for i, name in enumerate(names)}
-
-
-def count_sources(batch: Batch, tokens: np.ndarray) -> dict[str, Counts]:
-    """Totals of a batch by source."""
-    return summed((source, counts) for (source, _), counts in count_groups(batch, tokens).items())
-
-
-def summed(parts: Iterable[tuple[str, Counts]]) -> dict[str, Counts]:
-    """Totals by name, names in order."""
-    whole: dict[str, Counts] = defaultdict(Counts)
-    for name, counts in parts:
-        whole[name].add(counts)
-    return {name: whole[name] for name in sorted(whole)}

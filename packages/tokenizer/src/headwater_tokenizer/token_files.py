@@ -33,6 +33,9 @@ DOCUMENTS = pa.schema(
 .bin, its end included."""
 LONGEST = 2**31 - 1
 """Tokens a document: the index holds lengths as int32."""
+Part = tuple[np.ndarray, pa.Table, list[dict]]
+"""Some documents of a split in order: their ids end to end, (tokens,), their rows (`DOCUMENTS`), and what was set aside
+among them."""
 COUNTS = ("documents", "bytes", "words", "tokens")
 
 

@@ -89,13 +89,12 @@ def tally(subject: Subject, batches: Iterable[Batch]) -> tuple[dict[tuple[str, s
             for name, count in zip(("words", "continued", "single"), words[mine].sum(axis=0).tolist(), strict=True):
                 setattr(total, name, getattr(total, name) + count)
             total.occurrences += np.bincount(spans.ids[of_token == number], minlength=len(total.occurrences))
-        documents = zip(batch.texts.to_pylist(), np.split(spans.ids, np.cumsum(spans.counts)[:-1]), strict=True)
-        lost += sum(not _survives(subject, text, ids) for text, ids in documents)
+        decoded = subject.encoder.decode_column(spans.ids, spans.counts).to_pylist()
+        lost += sum(not _survives(subject, *pair) for pair in zip(batch.texts.to_pylist(), decoded, strict=True))
     return dict(totals), lost
 
 
-def _survives(subject: Subject, text: str, ids: np.ndarray) -> bool:
-    decoded = subject.encoder.decode(ids)
+def _survives(subject: Subject, text: str, decoded: str) -> bool:
     return decoded == text or decoded == subject.normalized(text)
 
 
