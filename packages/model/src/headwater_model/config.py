@@ -8,126 +8,22 @@ from pydantic import Field, model_validator
 
 from ._contracts.config import Config
 from ._contracts.errors import UserError
+from .model_config import ModelConfig
 from .planning import costs, hardware
+from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
 
-
-class ModelConfig(Config):
-    """Shape of a Llama-like causal decoder: RMSNorm, SwiGLU, rotary positions, no biases."""
-
-    layers: int = Field(6, ge=1, description="transformer layers")
-    hidden: int = Field(256, ge=8, description="width of the residual stream")
-    heads: int = Field(4, ge=1, description="query heads")
-    kv_heads: int | None = Field(None, ge=1, description="key and value heads; as many as query heads if null")
-    ffn: int | None = Field(None, ge=8, description="width of the gated MLP; 8/3 of hidden, rounded up to 64, if null")
-    vocab: int = Field(8192, ge=2, description="token ids, padding ids included")
-    context: int = Field(512, ge=2, description="longest sequence in tokens")
-    rope_base: float = Field(10_000.0, gt=0, description="base of the rotary frequencies")
-    norm_eps: float = Field(1e-5, gt=0, description="epsilon of RMSNorm")
-    tie_embeddings: bool = Field(False, description="one matrix for input and output embeddings")
-    init_std: float | None = Field(None, gt=0, description="std of the hidden matrices; 1/sqrt(fan in) if null")
-
-    @model_validator(mode="after")
-    def _divides(self) -> ModelConfig:
-        if self.hidden % self.heads:
-            raise ValueError(f"hidden {self.hidden} is no multiple of heads {self.heads}")
-        if self.hidden // self.heads % 2:
-            raise ValueError(f"rotary positions need an even head width, not {self.hidden // self.heads}")
-        if self.heads % self.key_value_heads:
-            raise ValueError(f"heads {self.heads} is no multiple of kv_heads {self.key_value_heads}")
-        return self
-
-    @property
-    def key_value_heads(self) -> int:
-        """Key and value heads with the default filled in."""
-        return self.kv_heads or self.heads
-
-    @property
-    def head_width(self) -> int:
-        """Channels of one head."""
-        return self.hidden // self.heads
-
-    @property
-    def ffn_width(self) -> int:
-        """Width of the gated MLP with the default filled in (8/3: as many weights as a plain MLP of 4 x hidden)."""
-        return self.ffn or -(-self.hidden * 8 // 3 // 64) * 64
-
-    @property
-    def matrix_parameters(self) -> int:
-        """Weights that multiply each token: layers and output embedding, not the input table."""
-        attention = self.hidden * self.head_width * (2 * self.heads + 2 * self.key_value_heads)
-        return self.layers * (attention + 3 * self.hidden * self.ffn_width) + self.vocab * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """All weights: matrices, norms, and the input table where it is its own."""
-        table = 0 if self.tie_embeddings else self.vocab * self.hidden
-        return self.matrix_parameters + table + self.hidden * (2 * self.layers + 1)
-
-    @property
-    def flops_per_token(self) -> int:
-        """Training FLOPs a token at full context: 6 a matrix weight, plus attention counted causally.
-
-        Attention: two products of 2 x context x heads x width forward, half of them masked, twice again
-        backward: 6 x layers x context x heads x width (PaLM, arXiv:2204.02311, appendix B, halved).
-        """
-        return 6 * self.matrix_parameters + 6 * self.layers * self.context * self.heads * self.head_width
-
-
-class ParallelConfig(Config):
-    """How the ranks share the work; ranks = tensor x pipeline x data."""
-
-    tensor: int = Field(1, ge=1, description="ranks that split each matrix")
-    pipeline: int = Field(1, ge=1, description="ranks that split the layers")
-    data: int = Field(1, ge=1, description="ranks that split the batch")
-
-    @property
-    def ranks(self) -> int:
-        """Processes needed."""
-        return self.tensor * self.pipeline * self.data
-
-    def check(self, model: ModelConfig) -> None:
-        """Raise ValueError where this layout does not divide the model."""
-        uneven = [
-            (model.key_value_heads, self.tensor, "kv_heads", "tensor"),
-            (model.ffn_width, self.tensor, "ffn", "tensor"),
-            (model.vocab, self.tensor, "vocab", "tensor"),
-            (model.layers, self.pipeline, "layers", "pipeline"),
-        ]
-        for value, parts, name, over in uneven:
-            if value % parts:
-                raise ValueError(f"{name} {value} is no multiple of parallel.{over} {parts}")
-        if self.pipeline > 1 and model.tie_embeddings:
-            raise ValueError("tie_embeddings needs parallel.pipeline 1: the two tables lie on different ranks")
-
-
-class OptimizerConfig(Config):
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or Muon, with gradient clipping."""
-
-    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: for hidden matrices, AdamW for the rest")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")
-    beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of its square")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(0.1, ge=0, description="decoupled decay of matrices; norms are left alone")
-    clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
-
-
-class ScheduleConfig(Config):
-    """The learning rate over steps: linear warm-up, then the decay named, to `floor` of the peak."""
-
-    kind: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="shape after the warm-up")
-    warmup: int = Field(0, ge=0, description="steps from 0 to the peak")
-    steps: int = Field(1000, ge=1, description="steps in all")
-    floor: float = Field(0.0, ge=0, le=1, description="last learning rate as a fraction of the peak")
-    decay: int = Field(0, ge=0, description="wsd: steps of the final decay, whose shape is 1 - sqrt")
-
-    @model_validator(mode="after")
-    def _fits(self) -> ScheduleConfig:
-        if self.warmup >= self.steps and self.kind != "constant":
-            raise ValueError(f"warmup {self.warmup} leaves nothing of {self.steps} steps")
-        if self.kind == "wsd" and not 0 < self.decay <= self.steps - self.warmup:
-            raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} steps of decay, not {self.decay}")
-        return self
+__all__ = [
+    "BudgetConfig",
+    "DeviceConfig",
+    "ExportConfig",
+    "HardwareConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "ParallelConfig",
+    "PlanConfig",
+    "PretrainConfig",
+    "ScheduleConfig",
+]
 
 
 class DeviceConfig(Config):

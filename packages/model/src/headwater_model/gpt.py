@@ -35,6 +35,8 @@ class GPT(GPTModel):
     """Megatron's GPTModel with a loss that never holds all logits, and a scalar head as an option."""
 
     head: Head = "lm"
+    inputs = ("position_ids", "attention_mask", "labels")
+    """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
     _scores = False
 
     def forward(  # type: ignore[override]

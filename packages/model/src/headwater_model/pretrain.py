@@ -103,7 +103,7 @@ def train(
     tokens = plan["batch"] * model_config.context
     clock, since = time.monotonic(), trainer.step_count
     while trainer.step_count < steps:
-        batches = data.batch(trainer.step_count, plan["batch"], config.micro_batch, rank, ranks)
+        batches = data.batch(trainer.step_count * plan["batch"], plan["batch"], config.micro_batch, rank, ranks)
         row = trainer.step(batches, next_token_loss)
         step = trainer.step_count
         if row["loss"] != row["loss"]:

@@ -58,19 +58,19 @@ class TrainingData:
             self._data = index()
         self.sequences = sequences
 
-    def batch(self, step: int, batch: int, micro: int, rank: int, ranks: int) -> list[dict[str, Tensor]]:
+    def batch(self, first: int, size: int, micro: int, rank: int, ranks: int) -> list[dict[str, Tensor]]:
         """This data-parallel rank's micro-batches of one step.
 
         Args:
-            step: counted from 0.
-            batch: sequences a step, over all data-parallel ranks.
+            first: place of the step's first sequence in the run's order, from 0.
+            size: sequences of the step, over all data-parallel ranks.
             micro: sequences a micro-batch.
 
         Returns:
             dicts of "tokens" and "labels", int64 [micro, context].
         """
-        first = step * batch + rank * (batch // ranks)
-        rows = [self._data[i % self.sequences] for i in range(first, first + batch // ranks)]
+        mine = first + rank * (size // ranks)
+        rows = [self._data[i % self.sequences] for i in range(mine, mine + size // ranks)]
         return [
             {name: torch.stack([row[name] for row in rows[i : i + micro]]) for name in ("tokens", "labels")}
             for i in range(0, len(rows), micro)

@@ -21,6 +21,7 @@ from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
+from megatron.core.utils import get_attr_wrapped_model
 from torch import Tensor
 
 from . import checkpoint
@@ -151,7 +152,8 @@ def next_token_loss(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[
 
 def _forward(loss_fn: Loss, batches: Any, model: Any) -> tuple[Tensor, Callable]:
     batch = {name: t.to(cpu.DEVICE, non_blocking=True) for name, t in next(batches).items()}
-    output = model(batch["tokens"], None, batch.get("attention_mask"), labels=batch.get("labels"))
+    inputs = get_attr_wrapped_model(model, "inputs")
+    output = model(batch["tokens"], **{name: batch[name] for name in inputs if name in batch})
 
     def loss(output: Tensor) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
         total, count, metrics = loss_fn(output, batch)
