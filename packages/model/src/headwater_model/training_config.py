@@ -65,3 +65,17 @@ class ScheduleConfig(Config):
         if self.kind == "wsd" and not 0 < self.decay <= self.steps - self.warmup:
             raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} steps of decay, not {self.decay}")
         return self
+
+
+class TrackingConfig(Config):
+    """Where a run is watched. No part of the run's identity: changing it does not train again."""
+
+    to: list[Literal["dvclive", "tensorboard", "wandb"]] = Field(
+        ["dvclive"], description="trackers; TensorBoard and W&B are extras of the package"
+    )
+    folder: str = Field("runs/live", description="where they write, each in a folder of its own")
+    project: str = Field("headwater", description="W&B's project")
+    wandb_mode: Literal["offline", "online"] = Field("offline", description="offline: `wandb sync` sends it later")
+    samples_every: int = Field(0, ge=0, description="steps between samples of text; 0: none")
+    prompts: list[str] = Field(["The", "In 1905,"], description="what the samples go on from")
+    sample_tokens: int = Field(48, ge=1, description="new tokens a sample, the likeliest each time")
