@@ -1,4 +1,4 @@
-"""headwater-model: plan, budget, layouts, buy, pretrain, export, generate. Thin: what runs is imported when it runs."""
+"""headwater-model: its stages (plan, pretrain, export) and its commands. Thin: what runs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ._contracts.cli import main as contract_main
 from ._contracts.stage import Stage
 from .config import ExportConfig, PlanConfig, PretrainConfig
 from .planning import arguments as planning
+from .studies import arguments as studies
 
 STAGES = [
     Stage(
@@ -54,6 +55,14 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
 
 
+def _steer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as optimizer.lr=0.001; none: print what is"
+    )
+    parser.add_argument("--why", default="", metavar="TEXT", help="for the flight log")
+    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="the run's work (default: work)")
+
+
 COMMANDS = [
     Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate"),
     Command(
@@ -74,6 +83,31 @@ COMMANDS = [
         planning.buy,
         "headwater_model.planning.buy_report:run",
     ),
+    Command(
+        "steer",
+        "change a run that is under way: learning rate, optimiser, schedule, batch, activation",
+        _steer_arguments,
+        "headwater_model.steering:steer",
+    ),
+    Command(
+        "isoflop",
+        "own scaling laws: a grid of small runs, the law with intervals, a prediction to check later",
+        studies.isoflop,
+        "headwater_model.studies.isoflop:command",
+    ),
+    Command(
+        "search",
+        "hyperparameters by Optuna on a small proxy, the learning rate transferred by width",
+        studies.search,
+        "headwater_model.studies.search:command",
+    ),
+    Command(
+        "ablate",
+        "what each part of a recipe is worth: trained without it, over seeds, with intervals",
+        studies.ablate,
+        "headwater_model.studies.ablate:command",
+    ),
+    Command("trial", "run one trial of a queued study", studies.trial, "headwater_model.studies.trial:command"),
 ]
 
 
