@@ -8,7 +8,6 @@ from typing import Any, Literal
 import headwater_model.cpu as cpu
 
 import torch
-import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
@@ -20,12 +19,12 @@ from megatron.core.tensor_parallel.layers import (
     VocabParallelEmbedding,
     set_tensor_model_parallel_attributes,
 )
-from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from .attention import CoreAttention, segment_mask
 from .config import ModelConfig
 from .loss import linear_cross_entropy, linear_scores
+from .megatron_config import megatron_config
 from .runtime import layout
 
 Head = Literal["lm", "scalar"]
@@ -118,7 +117,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
     spec.submodules.self_attention.submodules.core_attention = CoreAttention
     with cpu.on_device():
         model = GPT(
-            config=_megatron_config(config, dtype, parallel.tensor, parallel.pipeline),
+            config=megatron_config(config, dtype, parallel),
             transformer_layer_spec=spec,
             vocab_size=config.vocab,
             max_sequence_length=config.context,
@@ -190,32 +189,3 @@ def _shards(state: Any) -> list[ShardedTensor]:
         elif isinstance(value, dict | list):
             found += _shards(value)
     return found
-
-
-def _megatron_config(config: ModelConfig, dtype: torch.dtype, tensor: int, pipeline: int) -> TransformerConfig:
-    return TransformerConfig(
-        num_layers=config.layers,
-        hidden_size=config.hidden,
-        num_attention_heads=config.heads,
-        num_query_groups=config.key_value_heads,
-        ffn_hidden_size=config.ffn_width,
-        normalization="RMSNorm",
-        layernorm_epsilon=config.norm_eps,
-        gated_linear_unit=True,
-        activation_func=F.silu,
-        add_bias_linear=False,
-        attention_dropout=0.0,
-        hidden_dropout=0.0,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        pipeline_dtype=dtype,
-        tensor_model_parallel_size=tensor,
-        pipeline_model_parallel_size=pipeline,
-        variable_seq_lengths=pipeline > 1,
-        moe_token_dispatcher_type="alltoall",  # no experts here, but Megatron refuses its default with the line above
-        batch_p2p_comm=cpu.HAS_CUDA,  # gloo has no batched point-to-point
-        use_cpu_initialization=True,
-        perform_initialization=False,  # `initialise` does it
-        gradient_accumulation_fusion=False,  # needs Apex
-        calculate_per_token_loss=True,  # gradients are divided by the tokens of the whole batch
-    )

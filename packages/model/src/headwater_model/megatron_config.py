@@ -1,0 +1,45 @@
+"""Headwater's configs in Megatron's words."""
+
+from __future__ import annotations
+
+import headwater_model.cpu as cpu
+
+import torch
+import torch.nn.functional as F
+from megatron.core.transformer.transformer_config import TransformerConfig
+
+from .config import ModelConfig, ParallelConfig
+
+
+def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelConfig) -> TransformerConfig:
+    """Megatron's description of a model and its layout.
+
+    Args:
+        dtype: of parameters and activations.
+    """
+    return TransformerConfig(
+        num_layers=config.layers,
+        hidden_size=config.hidden,
+        num_attention_heads=config.heads,
+        num_query_groups=config.key_value_heads,
+        ffn_hidden_size=config.ffn_width,
+        normalization="RMSNorm",
+        layernorm_epsilon=config.norm_eps,
+        gated_linear_unit=True,
+        activation_func=F.silu,
+        add_bias_linear=False,
+        attention_dropout=0.0,
+        hidden_dropout=0.0,
+        params_dtype=dtype,
+        bf16=dtype == torch.bfloat16,
+        pipeline_dtype=dtype,
+        tensor_model_parallel_size=parallel.tensor,
+        pipeline_model_parallel_size=parallel.pipeline,
+        variable_seq_lengths=parallel.pipeline > 1,
+        moe_token_dispatcher_type="alltoall",  # no experts here, but Megatron refuses its default with the line above
+        batch_p2p_comm=cpu.HAS_CUDA,  # gloo has no batched point-to-point
+        use_cpu_initialization=True,
+        perform_initialization=False,  # `initialise` does it
+        gradient_accumulation_fusion=False,  # needs Apex
+        calculate_per_token_loss=True,  # gradients are divided by the tokens of the whole batch
+    )
