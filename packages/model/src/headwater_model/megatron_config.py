@@ -1,4 +1,4 @@
-"""Headwater's configs in Megatron's words."""
+"""Headwater's configs in Megatron's terms."""
 
 from __future__ import annotations
 
@@ -8,15 +8,12 @@ import torch
 import torch.nn.functional as F
 from megatron.core.transformer.transformer_config import TransformerConfig
 
-from .config import ModelConfig, ParallelConfig
+from .model_config import ModelConfig
+from .training_config import ParallelConfig
 
 
 def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelConfig) -> TransformerConfig:
-    """Megatron's description of a model and its layout.
-
-    Args:
-        dtype: of parameters and activations.
-    """
+    """Megatron's config of the model with parameters of `dtype`, laid out as `parallel` says."""
     return TransformerConfig(
         num_layers=config.layers,
         hidden_size=config.hidden,
