@@ -153,6 +153,4 @@ def _from_slurm() -> None:
     # Steps of one job and jobs of one node each get a port of their own.
     step = int(told.get("SLURM_JOB_ID", "0")) * 16 + int(told.get("SLURM_STEP_ID", "0"))
     told.setdefault("MASTER_PORT", str(20_000 + step % 10_000))
-    told.update(
-        RANK=told["SLURM_PROCID"], WORLD_SIZE=told["SLURM_NTASKS"], LOCAL_RANK=told["SLURM_LOCALID"]
-    )
+    told.update(RANK=told["SLURM_PROCID"], WORLD_SIZE=told["SLURM_NTASKS"], LOCAL_RANK=told["SLURM_LOCALID"])
