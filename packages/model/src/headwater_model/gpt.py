@@ -9,18 +9,19 @@ import headwater_model.cpu as cpu
 import torch
 from megatron.core import parallel_state
 from megatron.core.models.gpt import GPTModel
-from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
 from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
     VocabParallelEmbedding,
     set_tensor_model_parallel_attributes,
 )
+from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from torch import Tensor, nn
 
 from .attention import prefix_mask, segment_mask
 from .initialise import initialise
-from .layers import layer_spec
+from .layers import block_spec
 from .loss import linear_cross_entropy, linear_scores
 from .megatron_config import megatron_config
 from .model_config import Kind, ModelConfig, Position
@@ -98,20 +99,26 @@ class GPT(GPTModel):
         if not self.post_process:
             return hidden_states
         if self.head == "scalar":
+            if self.config.sequence_parallel:
+                hidden_states = gather_from_sequence_parallel_region(hidden_states, tensor_parallel_output_grad=False)
             return self.output_layer(hidden_states).squeeze(-1).float().transpose(0, 1).contiguous()
         if labels is None:
             kwargs["runtime_gather_output"] = True
             return super()._postprocess(hidden_states, labels=None, **kwargs)
         shared = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if shared else self.output_layer.weight
+        tensor_group = self.pg_collection.tp
+        if self.config.sequence_parallel:
+            hidden_states = gather_from_sequence_parallel_region(hidden_states, group=tensor_group)
+        else:
+            hidden_states = copy_to_tensor_model_parallel_region(hidden_states, group=tensor_group)
         rows, batch, width = hidden_states.shape
-        group = self.pg_collection.tp if self.pg_collection.tp.size() > 1 else None
+        group = tensor_group if tensor_group.size() > 1 else None
         flat = labels.t().reshape(-1)
         if self._scores:
             found = linear_scores(hidden_states.reshape(-1, width), weight, flat, group)
             return tuple(t.view(rows, batch).t() for t in found)
-        hidden = copy_to_tensor_model_parallel_region(hidden_states, group=self.pg_collection.tp)
-        loss = linear_cross_entropy(hidden.reshape(-1, width), weight, flat, group)
+        loss = linear_cross_entropy(hidden_states.reshape(-1, width), weight, flat, group)
         return loss.view(rows, batch).t()
 
 
@@ -122,7 +129,20 @@ class ScalarHead(nn.Linear):
         super().__init__(hidden, 1, bias=False)
 
 
-def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None) -> GPT:
+def build_chunks(
+    config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None
+) -> list[GPT]:
+    """This rank's parts of the model, as many as `parallel.chunks` says; arguments as in `build`."""
+    return [build(config, head, dtype, seed, chunk) for chunk in range(layout().chunks)]
+
+
+def build(
+    config: ModelConfig,
+    head: Head = "lm",
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+    chunk: int | None = None,
+) -> GPT:
     """Build the model, or this rank's part of it, with fresh weights on the device at hand.
 
     Args:
@@ -130,6 +150,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
         head: "lm": vocabulary logits; "scalar": one float32 a position (reward, value).
         dtype: of the parameters; bfloat16 trains with fp32 masters in the optimiser.
         seed: of the weights; they depend on it and the shape only, never on the layout. None: torch's seed.
+        chunk: which of this rank's parts, under `parallel.chunks`.
 
     Raises:
         ValueError: the layout does not divide the model.
@@ -138,12 +159,17 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
         raise ValueError(f"kind {config.kind} is no decoder")
     parallel = layout()
     parallel.check(config)
-    first = parallel_state.is_pipeline_first_stage()
-    last = parallel_state.is_pipeline_last_stage()
+    if parallel.chunks == 1:
+        chunk = None
+    elif chunk is None:
+        raise ValueError("parallel.chunks above 1: this model is more than one; set parallel.chunks 1")
+    first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk)
+    last = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk)
+    megatron = megatron_config(config, dtype, parallel)
     with cpu.on_device():
         model = GPT(
-            config=megatron_config(config, dtype, parallel),
-            transformer_layer_spec=layer_spec(config),
+            config=megatron,
+            transformer_layer_spec=block_spec(config, get_num_layers_to_build(megatron, vp_stage=chunk)),
             vocab_size=config.vocab,
             max_sequence_length=config.context,
             pre_process=first,
@@ -154,6 +180,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
             rotary_percent=config.rope_share,
             rope_scaling=config.rope_scaling is not None,
             rope_scaling_factor=config.rope_scaling or 1.0,
+            vp_stage=chunk,
         )
         model.head, model.kind = head, config.kind
         if config.position == "sinusoidal" and first:

@@ -13,20 +13,26 @@ from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
 from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
 from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.spec_utils import ModuleSpec
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor
 
 from .attention import CoreAttention
 from .model_config import ModelConfig
+from .norm import Norm
+
+
+def block_spec(config: ModelConfig, layers: int) -> TransformerBlockSubmodules:
+    """What the `layers` layers of this rank, and the norm after the last of the model, are made of."""
+    return TransformerBlockSubmodules(layer_specs=[layer_spec(config)] * layers, layer_norm=Norm)
 
 
 def layer_spec(config: ModelConfig) -> ModuleSpec:
     """What each layer of `config` is made of."""
-    spec = get_gpt_layer_local_spec(
-        num_experts=config.experts, normalization="RMSNorm" if config.norm == "rmsnorm" else None
-    )
+    spec = get_gpt_layer_local_spec(num_experts=config.experts, normalization="RMSNorm")
     core = partial(CoreAttention, alibi=True) if config.position == "alibi" else CoreAttention
     spec.submodules.self_attention.submodules.core_attention = core
+    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
     if config.experts:
         spec.submodules.mlp.submodules.router = Router
     if config.parallel_residual:

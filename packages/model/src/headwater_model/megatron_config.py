@@ -28,6 +28,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 
 def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelConfig) -> TransformerConfig:
     """Megatron's config of the model with parameters of `dtype`, laid out as `parallel` says."""
+    interleaved = parallel.chunks > 1
     experts = {} if config.experts is None else _experts(config)
     return TransformerConfig(
         num_layers=config.layers,
@@ -48,12 +49,21 @@ def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelC
         bf16=dtype == torch.bfloat16,
         pipeline_dtype=dtype,
         tensor_model_parallel_size=parallel.tensor,
+        sequence_parallel=parallel.sequence,
+        context_parallel_size=parallel.context,
         pipeline_model_parallel_size=parallel.pipeline,
+        virtual_pipeline_model_parallel_size=parallel.chunks if interleaved else None,
         # Megatron's dispatchers of tokens to experts: one wants a GPU, the other one length for all sequences. Without
         # experts it refuses the latter all the same.
-        variable_seq_lengths=parallel.pipeline > 1 and not experts,
+        variable_seq_lengths=parallel.pipeline > 1 and not interleaved and not experts,
         moe_token_dispatcher_type="allgather" if experts else "alltoall",
-        batch_p2p_comm=cpu.HAS_CUDA,  # gloo has no batched point-to-point
+        # Gloo has no batched point-to-point, and in the interleaved schedule of two ranks it mixes messages up: the
+        # gradients are wrong without a word.
+        batch_p2p_comm=cpu.HAS_CUDA and not interleaved,
+        overlap_p2p_comm=interleaved,
+        recompute_granularity=None if parallel.recompute == "none" else parallel.recompute,
+        recompute_method="uniform" if parallel.recompute == "full" else None,
+        recompute_num_layers=1 if parallel.recompute == "full" else None,
         use_cpu_initialization=True,
         perform_initialization=False,  # `initialise` does it
         gradient_accumulation_fusion=False,  # needs Apex

@@ -6,7 +6,7 @@ masters, schedules and distributed checkpoints are the same for both.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 from megatron.core import parallel_state
-from megatron.core.optimizer import ChainedOptimizer, MegatronOptimizer, get_megatron_optimizer
+from megatron.core.optimizer import ChainedOptimizer, get_megatron_optimizer
 from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from torch import Tensor
 
@@ -22,16 +22,21 @@ from ._contracts.errors import UserError
 from .config import OptimizerConfig
 
 
-def build(model: torch.nn.Module, config: OptimizerConfig, floor: float, dtype: torch.dtype) -> MegatronOptimizer:
-    """The optimiser of `model`.
+def build(
+    chunks: Sequence[torch.nn.Module], config: OptimizerConfig, floor: float, dtype: torch.dtype, zero: bool = False
+) -> ChainedOptimizer:
+    """The optimiser of a model, or of this rank's part of it.
 
     Args:
-        model: wrapped by Megatron's DistributedDataParallel.
+        chunks: the model, wrapped by Megatron's DistributedDataParallel.
         floor: last learning rate as a fraction of the peak.
         dtype: of the parameters; masters are float32.
+        zero: data and context ranks share the state (ZeRO-1, arXiv:1910.02054, section 5.1): Megatron's distributed
+            optimiser.
 
     Raises:
-        UserError: Muon with split matrices, whose shards can't be made orthogonal one by one.
+        UserError: Muon with matrices split by tensor or by ZeRO ranks, whose parts can't be made orthogonal one by
+            one.
     """
     megatron = MegatronOptimizerConfig(
         optimizer="adam",
@@ -44,16 +49,20 @@ def build(model: torch.nn.Module, config: OptimizerConfig, floor: float, dtype: 
         clip_grad=config.clip,
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
+        use_distributed_optimizer=zero,
     )
     if config.kind == "adamw":
-        return _adamw(megatron, model)
+        return _adamw(megatron, chunks)
     if parallel_state.get_tensor_model_parallel_world_size() > 1:
         raise UserError("optimizer.kind muon works on whole matrices: set parallel.tensor 1, or optimizer.kind adamw")
-    matrices = {id(weight) for name, weight in model.named_parameters() if is_hidden_matrix(name, weight)}
-    with _frozen(p for p in model.parameters() if id(p) not in matrices):
-        shell = _adamw(megatron, model)
-    with _frozen(p for p in model.parameters() if id(p) in matrices):
-        rest = _adamw(megatron, model)
+    if zero:
+        raise UserError("optimizer.kind muon works on whole matrices: set parallel.zero 0, or optimizer.kind adamw")
+    named = [item for chunk in chunks for item in chunk.named_parameters()]
+    matrices = {id(weight) for name, weight in named if is_hidden_matrix(name, weight)}
+    with _frozen(weight for _, weight in named if id(weight) not in matrices):
+        shell = _adamw(megatron, chunks)
+    with _frozen(weight for _, weight in named if id(weight) in matrices):
+        rest = _adamw(megatron, chunks)
     for part in shell.chained_optimizers:
         _put_muon_into(part, config)
     return ChainedOptimizer([*shell.chained_optimizers, *rest.chained_optimizers])
@@ -64,11 +73,14 @@ def is_hidden_matrix(name: str, weight: Tensor) -> bool:
     return weight.dim() == 2 and not any(part in name for part in ("embedding", "output_layer"))
 
 
-def _adamw(config: MegatronOptimizerConfig, model: torch.nn.Module) -> ChainedOptimizer:
-    built = get_megatron_optimizer(config, [model], use_gloo_process_groups=False)
-    for group in built.param_groups:
-        group["fused"], group["foreach"] = True, False  # torch's fused AdamW: one kernel a tensor
-    return built if isinstance(built, ChainedOptimizer) else ChainedOptimizer([built])
+def _adamw(config: MegatronOptimizerConfig, chunks: Sequence[torch.nn.Module]) -> ChainedOptimizer:
+    built = get_megatron_optimizer(config, list(chunks), use_gloo_process_groups=False)
+    shells = built.chained_optimizers if isinstance(built, ChainedOptimizer) else [built]
+    for shell in shells:
+        for group in shell.param_groups:
+            group["fused"], group["foreach"] = True, False  # torch's fused AdamW: one kernel a tensor
+        _fill(shell.optimizer, {"exp_avg", "exp_avg_sq"}, counts=True)
+    return ChainedOptimizer(shells)
 
 
 def _put_muon_into(shell: Any, config: OptimizerConfig) -> None:
@@ -82,19 +94,20 @@ def _put_muon_into(shell: Any, config: OptimizerConfig) -> None:
     shell.optimizer = torch.optim.Muon(
         groups, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
-    shell.init_state_fn = _empty_momentum
+    _fill(shell.optimizer, {"momentum_buffer"}, counts=False)
 
 
-def _empty_momentum(muon: torch.optim.Optimizer, config: Any = None) -> None:
-    """The state that a checkpoint is read into."""
-    for group in muon.param_groups:
+def _fill(inner: torch.optim.Optimizer, names: set[str], counts: bool) -> None:
+    """Give every weight the state of one that has had no update, so that a checkpoint is whole at any time."""
+    for group in inner.param_groups:
         for weight in group["params"]:
-            if not muon.state[weight]:
-                muon.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            inner.state[weight].update({name: torch.zeros_like(weight) for name in names})
+            if counts:
+                inner.state[weight]["step"] = torch.zeros((), device=weight.device)  # where the fused kernel wants it
 
 
 @contextmanager
-def _frozen(weights: Iterator[Tensor]) -> Iterator[None]:
+def _frozen(weights: Iterable[Tensor]) -> Iterator[None]:
     """Megatron's builder takes what wants a gradient: hide the others from it."""
     hidden = [weight for weight in weights if weight.requires_grad]
     for weight in hidden:

@@ -183,7 +183,8 @@ def fit(points: Sequence[Point], draws: int = 200, seed: int = 0) -> Fit:
     errors = np.array([log(p.loss) - log(law.loss(p.parameters, p.tokens)) for p in points])
     residual = float(np.sqrt((errors**2).sum() / max(1, len(points) - 5)))
     generator = np.random.default_rng(seed)
-    frontiers, laws = [], []
+    frontiers: list[PowerLaw] = []
+    laws: list[Parametric] = []
     for _ in range(10 * draws):
         if len(laws) == draws:
             break
