@@ -10,8 +10,9 @@ import headwater_model.cpu as cpu
 import torch
 import torch.nn.functional as F
 from megatron.core.activations import squared_relu
+from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from .model_config import Activation, ModelConfig
 from .training_config import ParallelConfig
@@ -70,6 +71,13 @@ def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelC
         calculate_per_token_loss=True,  # gradients are divided by the tokens of the whole batch
         **experts,
     )
+
+
+def set_activation(model: nn.Module, activation: Activation) -> None:
+    """Give the MLPs of a built model another activation; gated ones another gated one."""
+    for module in model.modules():
+        if isinstance(module, MLP):
+            module.activation_func = module.config.activation_func = ACTIVATIONS[activation]
 
 
 def _experts(config: ModelConfig) -> dict:
