@@ -1,7 +1,7 @@
 """One training engine for everything that learns: pre-training, SFT, reward model, policy, value.
 
 A thin shell over Megatron: its data-parallel wrapper, its schedules (with and without a pipeline), its
-optimiser with fp32 masters, its learning-rate scheduler, its distributed checkpoints. Gradients are
+optimiser with fp32 masters, its distributed checkpoints. Gradients are
 divided by the number of counted tokens of the whole batch, over all micro-batches and data-parallel ranks,
 so a batch cut differently gives the same step.
 """
@@ -19,13 +19,14 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_attr_wrapped_model
 from torch import Tensor
 
-from . import checkpoint
+from . import checkpoint, hot_swap
 from . import optimizer as optimizers
+from . import schedule as schedules
+from ._contracts.errors import UserError
 from .config import OptimizerConfig, ScheduleConfig
 from .gpt import GPT
 
@@ -39,6 +40,8 @@ class Trainer:
     def __init__(self, model: GPT, optimizer: OptimizerConfig, schedule: ScheduleConfig):
         """Wrap `model`, as built by `gpt.build` or loaded by `pretrained.load` (any layout, any type)."""
         self.step_count = 0
+        self.token_count = 0
+        self.optimizer_config = optimizer
         self.schedule = schedule
         self.module = model
         config = model.config
@@ -49,10 +52,9 @@ class Trainer:
                 model,
             )
             self.model.broadcast_params()
-            self.optimizer = optimizers.build(self.model, optimizer, schedule.floor, config.params_dtype)
+            self.optimizer = optimizers.build([self.model], optimizer, config.params_dtype)
         config.finalize_model_grads_func = finalize_model_grads
         config.grad_scale_func = self.optimizer.scale_loss
-        self.scheduler = _scheduler(self.optimizer, optimizer, schedule)
 
     def step(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
         """Forward, backward and update on one batch.
@@ -68,17 +70,21 @@ class Trainer:
                 (sum, its own count)).
 
         Returns:
-            loss, grad_norm (before clipping), lr, count, and each metric: averages over all ranks.
+            loss, grad_norm (before clipping), lr (a group's own is this times its scale), count, and each
+            metric: averages over all ranks.
         """
+        tokens = sum(batch["tokens"].numel() for batch in microbatches) * parallel_state.get_data_parallel_world_size()
+        progress = {"steps": self.step_count + 1, "tokens": self.token_count + tokens}[self.schedule.unit]
+        lr = self.optimizer_config.lr * schedules.factor(self.schedule, progress)
+        optimizers.set_lr(self.optimizer, lr)
         self.model.zero_grad_buffer()
         self.optimizer.zero_grad()
-        lr = self.optimizer.param_groups[0]["lr"]
         sums = self._run(microbatches, loss_fn, train=True)
         with cpu.on_device():
             updated, norm, _ = self.optimizer.step()
-        self.scheduler.step(1)
         self.step_count += 1
-        return {**sums, "grad_norm": float(norm or 0.0), "lr": float(lr)}
+        self.token_count += tokens
+        return {**sums, "grad_norm": float(norm or 0.0), "lr": lr}
 
     @torch.no_grad()
     def evaluate(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
@@ -103,25 +109,55 @@ class Trainer:
             )
         return _reduce(outputs)
 
+    def change_schedule(self, schedule: ScheduleConfig) -> None:
+        """Go on under another schedule, which counts from the run's first step as any does."""
+        self.schedule = schedule
+
+    def change_optimizer(self, optimizer: OptimizerConfig) -> str:
+        """Go on with other settings or another kind: weights and masters stay, moments where both kinds have them.
+
+        Called between steps, on every rank. The next step is the same whether the run went on or was saved
+        after the change and loaded under the new config.
+
+        Returns:
+            What was kept, in a line.
+
+        Raises:
+            UserError: this layout can't have the new kind.
+        """
+        with cpu.on_device():
+            self.optimizer, kept = hot_swap.swap(
+                self.optimizer, [self.model], self.optimizer_config, optimizer, self.module.config.params_dtype
+            )
+        self.module.config.grad_scale_func = self.optimizer.scale_loss
+        self.optimizer_config = optimizer
+        return kept
+
     def save(self, folder: Path) -> None:
-        """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, schedule,
-        step count and torch's generator. Called on every rank; layouts may differ between save and load.
+        """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, step and token
+        count and torch's generator. Called on every rank; layouts may differ between save and load.
         """
         checkpoint.write(folder, self._state(loading=False))
 
     def load(self, folder: Path) -> None:
         """Go on from `save`: the next steps are the very steps that would have followed.
 
+        Learning rate, decay, clipping and the like are those that this trainer was made with, not the saved ones.
+
         Raises:
-            UserError: the checkpoint is damaged or of another shape.
+            UserError: the checkpoint is damaged, of another shape or of another kind of optimiser.
         """
+        kind = checkpoint.read(folder, {}).get("optimizer_kind", "none")
+        if kind != self.optimizer_config.kind:
+            raise UserError(
+                f"{folder} was saved with optimizer.kind {kind}, not {self.optimizer_config.kind}: "
+                "load it with its own, then change (Trainer.change_optimizer)"
+            )
         state = checkpoint.read(folder, self._state(loading=True))
         self.module.load_state_dict(state["model"])
         with cpu.on_device():
-            self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.num_steps = 0  # it adds the saved count to its own
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.step_count = state["step"]
+            optimizers.load(self.optimizer, state["optimizer"], self.optimizer_config)
+        self.step_count, self.token_count = state["step"], state["tokens"]
         torch.set_rng_state(state["generator"])
 
     def _state(self, loading: bool) -> dict[str, Any]:
@@ -131,8 +167,9 @@ class Trainer:
         return {
             "model": weights,
             "optimizer": optimizer,
-            "scheduler": self.scheduler.state_dict(),
+            "optimizer_kind": self.optimizer_config.kind,
             "step": self.step_count,
+            "tokens": self.token_count,
             "generator": torch.get_rng_state(),
         }
 
@@ -186,27 +223,3 @@ def _reduce(outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, float]
         rows = table.tolist()
     found = {name: total / count if count else 0.0 for name, (total, count) in zip(names, rows, strict=True)}
     return {**found, "count": rows[0][1] if rows else 0.0}
-
-
-def _scheduler(optimizer: Any, config: OptimizerConfig, schedule: ScheduleConfig) -> OptimizerParamScheduler:
-    """Megatron's scheduler, counted in steps; the first step already has a learning rate above 0."""
-    style = {"wsd": "WSD"}.get(schedule.kind, schedule.kind)
-    scheduler = OptimizerParamScheduler(
-        optimizer,
-        init_lr=0.0,
-        max_lr=config.lr,
-        min_lr=config.lr * schedule.floor,
-        lr_warmup_steps=schedule.warmup,
-        lr_decay_steps=max(schedule.steps, schedule.warmup + 1),
-        lr_decay_style=style,
-        start_wd=config.weight_decay,
-        end_wd=config.weight_decay,
-        wd_incr_steps=schedule.steps,
-        wd_incr_style="constant",
-        wsd_decay_steps=schedule.decay or None,
-        lr_wsd_decay_style="minus_sqrt",
-        use_checkpoint_opt_param_scheduler=True,
-        override_opt_param_scheduler=False,
-    )
-    scheduler.step(1)
-    return scheduler
