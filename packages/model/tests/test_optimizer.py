@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pydoc_data.topics
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from headwater_model import optimizer as optimizers
+from headwater_model import runtime
 from headwater_model._contracts.errors import UserError
-from headwater_model.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.gpt import build
+from headwater_model.optimizer_state import slots
 from headwater_model.parameter_groups import is_hidden_matrix, place, table
 from headwater_model.trainer import Trainer, next_token_loss
 from headwater_model.training_config import OPTIMIZERS
@@ -50,8 +54,8 @@ def gradients(of: Trainer) -> dict[str, torch.Tensor]:
 
 
 def masters(of: Trainer) -> dict[str, torch.Tensor]:
-    found = optimizers.masters(of.optimizer)
-    return {name: found[id(weight)][1].detach().clone() for name, weight in of.module.named_parameters()}
+    found = slots(of.optimizer)
+    return {name: found[id(weight)].master.detach().clone() for name, weight in of.module.named_parameters()}
 
 
 def assert_same(one: Trainer, other: Trainer) -> None:
@@ -175,6 +179,45 @@ def test_a_muon_update_has_the_root_mean_square_of_adamws(shape):
             assert 0.5 * 0.2 * 0.01 < rms < 1.5 * 0.2 * 0.01, name
 
 
+@pytest.fixture
+def zero() -> Iterator[None]:
+    runtime.change_layout(ParallelConfig(zero=1))
+    yield
+    runtime.change_layout(ParallelConfig())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_under_zero_the_kinds_that_look_at_single_weights_do_and_swap_as_without(shape, dtype, zero, tmp_path):
+    def run(save_to: Path | None = None) -> Trainer:
+        one = trainer(shape, "adamw", dtype, CONSTANT, lr=0.001, clip=0.0)
+        for step, kind in enumerate(["lion", "sgd", "lion", "adamw"]):
+            one.step(batch(shape, step), next_token_loss)
+            one.change_optimizer(OptimizerConfig(kind=kind, lr=0.001, clip=0.0))
+            if kind == "sgd" and save_to:
+                one.save(save_to)
+        one.step(batch(shape, 9), next_token_loss)
+        return one
+
+    shared = run(tmp_path)
+    runtime.change_layout(ParallelConfig())
+    whole = run()
+    for name, weight in weights(whole).items():
+        assert torch.equal(weight, weights(shared)[name]), name
+    resumed = Trainer(build(shape, dtype=dtype, seed=4), OptimizerConfig(kind="sgd", lr=0.001, clip=0.0), CONSTANT)
+    resumed.load(tmp_path)
+    for step, kind in ((2, "lion"), (3, "adamw")):
+        resumed.step(batch(shape, step), next_token_loss)
+        resumed.change_optimizer(OptimizerConfig(kind=kind, lr=0.001, clip=0.0))
+    resumed.step(batch(shape, 9), next_token_loss)
+    assert_same(resumed, whole)
+
+
+@pytest.mark.parametrize("kind", ["muon", "adafactor"])
+def test_shared_matrices_are_refused_in_one_line(shape, kind, zero):
+    with pytest.raises(UserError, match=r"parallel\.zero 0"):
+        trainer(shape, kind)
+
+
 @pytest.mark.parametrize("kind", ["muon", "adafactor"])
 def test_split_matrices_are_refused_in_one_line(shape, kind, monkeypatch):
     monkeypatch.setattr(optimizers.parallel_state, "get_tensor_model_parallel_world_size", lambda: 2)
@@ -200,10 +243,10 @@ def test_norms_do_not_decay_and_embeddings_by_choice(shape, decay_embeddings):
     """Every weight's own group, as the optimiser has it."""
     for kind in ("adamw", "muon"):
         one = trainer(shape, kind, decay_embeddings=decay_embeddings)
-        drive = optimizers.masters(one.optimizer)
+        drive = slots(one.optimizer)
         for name, weight in one.module.named_parameters():
-            shell, master = drive[id(weight)]
-            (group,) = [g for g in shell.param_groups if any(p is master for p in g["params"])]
+            slot = drive[id(weight)]
+            (group,) = [g for g in slot.shell.param_groups if any(p is slot.master for p in g["params"])]
             exempt = weight.dim() == 1 or ("embedding" in name and not decay_embeddings)
             assert group["weight_decay"] == (0.0 if exempt else 0.1), name
 
@@ -254,8 +297,7 @@ def test_kinds_swap_mid_run_with_masters_to_the_bit(shape, dtype):
 
 
 def state(of: Trainer) -> dict[str, torch.Tensor]:
-    shell, master = optimizers.masters(of.optimizer)[id(dict(of.module.named_parameters())[QKV])]
-    return shell.optimizer.state[master]
+    return slots(of.optimizer)[id(dict(of.module.named_parameters())[QKV])].state
 
 
 def test_moments_are_kept_where_both_kinds_have_them(shape):

@@ -16,9 +16,12 @@ import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
+
+from . import context_parallel
 
 BLOCK = 128  # queries at once
 
@@ -29,11 +32,13 @@ class CoreAttention(MegatronModule):
     def __init__(self, config: TransformerConfig, layer_number: int, **_: Any):
         super().__init__(config=config)
         self.layer_number = layer_number
+        split = config.context_parallel_size > 1
+        self.context_group = parallel_state.get_context_parallel_group() if split else None
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """Attend.
+        """Attend; under context parallelism to the keys of all ranks, shapes being those of `context_parallel.attend`.
 
         Args:
             query: [query positions, batch, heads, width].
@@ -44,8 +49,13 @@ class CoreAttention(MegatronModule):
         Returns:
             [query positions, batch, heads x width]
         """
-        whole = query.shape == key.shape and query.size(0) > 1
-        if whole and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        if self.context_group is not None:
+            return context_parallel.attend(self._attend, query, key, value, attention_mask, self.context_group)
+        return self._attend(query, key, value, attention_mask)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+        training = query.shape[1:] == key.shape[1:] and query.size(0) > 1
+        if training and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
             rows, batch, heads, width = query.shape
             flat = (t.reshape(rows, batch * heads, width).transpose(0, 1).contiguous() for t in (query, key, value))
             return BlockAttention.apply(*flat, attention_mask).transpose(0, 1).reshape(rows, batch, heads * width)
@@ -66,7 +76,8 @@ class CoreAttention(MegatronModule):
 class BlockAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(width)) v, causal or masked; q, k, v and the result are [batch x heads, positions, width].
 
-    mask: bool [batch or 1, 1, positions, positions], True where masked, no query without a key; None: causal. Keys
+    There may be more keys than queries; the last ones stand at one place.
+    mask: bool [batch or 1, 1, queries, keys], True where masked, no query without a key; None: causal. Keys
     that a whole block of queries does not see, such as other rows of a packed sequence, cost nothing.
 
     Backward is FlashAttention's (arXiv:2205.14135, appendix B.4) with the probabilities kept, in the inputs' type.
@@ -74,15 +85,15 @@ class BlockAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        scale, size = q.size(-1) ** -0.5, q.size(1)
+        scale, size, before = q.size(-1) ** -0.5, q.size(1), k.size(1) - q.size(1)
         future = torch.full((BLOCK, BLOCK), -torch.inf).triu(1)
         out, kept, ctx.spans = torch.empty_like(q), [], []
         for start in range(0, size, BLOCK):
             end = min(start + BLOCK, size)
-            first, last = (0, end) if mask is None else _seen(mask[:, 0, start:end])
+            first, last = (0, before + end) if mask is None else _seen(mask[:, 0, start:end])
             scores = torch.bmm(q[:, start:end], k[:, first:last].transpose(1, 2)).float().mul_(scale)
             if mask is None:
-                scores[:, :, start:] += future[: end - start, : end - start]
+                scores[:, :, before + start :] += future[: end - start, : end - start]
             else:
                 by_row = scores.view(mask.size(0), -1, end - start, last - first)
                 by_row.masked_fill_(mask[:, :, start:end, first:last], -torch.inf)

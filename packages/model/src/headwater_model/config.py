@@ -10,9 +10,10 @@ from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import BatchRampConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 
 __all__ = [
+    "BatchRampConfig",
     "BudgetConfig",
     "DeviceConfig",
     "ExportConfig",

@@ -8,24 +8,25 @@ from typing import Any, Literal
 import headwater_model.cpu as cpu
 
 import torch
-import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.mapping import ShardedTensor, ShardedTensorFactory
 from megatron.core.models.gpt import GPTModel
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
-from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region
+from megatron.core.tensor_parallel import copy_to_tensor_model_parallel_region, gather_from_sequence_parallel_region
 from megatron.core.tensor_parallel.layers import (
     ColumnParallelLinear,
     RowParallelLinear,
     VocabParallelEmbedding,
     set_tensor_model_parallel_attributes,
 )
-from megatron.core.transformer.transformer_config import TransformerConfig
+from megatron.core.transformer.transformer_block import TransformerBlockSubmodules, get_num_layers_to_build
 from torch import Tensor, nn
 
 from .attention import CoreAttention, segment_mask
 from .config import ModelConfig
 from .loss import linear_cross_entropy, linear_scores
+from .megatron_config import megatron_config
+from .norm import Norm
 from .runtime import layout
 
 Head = Literal["lm", "scalar"]
@@ -74,20 +75,26 @@ class GPT(GPTModel):
         if not self.post_process:
             return hidden_states
         if self.head == "scalar":
+            if self.config.sequence_parallel:
+                hidden_states = gather_from_sequence_parallel_region(hidden_states, tensor_parallel_output_grad=False)
             return self.output_layer(hidden_states).squeeze(-1).float().transpose(0, 1).contiguous()
         if labels is None:
             kwargs["runtime_gather_output"] = True
             return super()._postprocess(hidden_states, labels=None, **kwargs)
         shared = self.share_embeddings_and_output_weights
         weight = self.shared_embedding_or_output_weight() if shared else self.output_layer.weight
+        tensor_group = self.pg_collection.tp
+        if self.config.sequence_parallel:
+            hidden_states = gather_from_sequence_parallel_region(hidden_states, group=tensor_group)
+        else:
+            hidden_states = copy_to_tensor_model_parallel_region(hidden_states, group=tensor_group)
         rows, batch, width = hidden_states.shape
-        group = self.pg_collection.tp if self.pg_collection.tp.size() > 1 else None
+        group = tensor_group if tensor_group.size() > 1 else None
         flat = labels.t().reshape(-1)
         if self._scores:
             found = linear_scores(hidden_states.reshape(-1, width), weight, flat, group)
             return tuple(t.view(rows, batch).t() for t in found)
-        hidden = copy_to_tensor_model_parallel_region(hidden_states, group=self.pg_collection.tp)
-        loss = linear_cross_entropy(hidden.reshape(-1, width), weight, flat, group)
+        loss = linear_cross_entropy(hidden_states.reshape(-1, width), weight, flat, group)
         return loss.view(rows, batch).t()
 
 
@@ -98,7 +105,20 @@ class ScalarHead(nn.Linear):
         super().__init__(hidden, 1, bias=False)
 
 
-def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None) -> GPT:
+def build_chunks(
+    config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.float32, seed: int | None = None
+) -> list[GPT]:
+    """This rank's parts of the model, as many as `parallel.chunks` says; arguments as in `build`."""
+    return [build(config, head, dtype, seed, chunk) for chunk in range(layout().chunks)]
+
+
+def build(
+    config: ModelConfig,
+    head: Head = "lm",
+    dtype: torch.dtype = torch.float32,
+    seed: int | None = None,
+    chunk: int | None = None,
+) -> GPT:
     """Build the model, or this rank's part of it, with fresh weights on the device at hand.
 
     Args:
@@ -106,20 +126,28 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
         head: "lm": vocabulary logits; "scalar": one float32 a position (reward, value).
         dtype: of the parameters; bfloat16 trains with fp32 masters in the optimiser.
         seed: of the weights; they depend on it and the shape only, never on the layout. None: torch's seed.
+        chunk: which of this rank's parts, under `parallel.chunks`.
 
     Raises:
         ValueError: the layout does not divide the model.
     """
     parallel = layout()
     parallel.check(config)
-    first = parallel_state.is_pipeline_first_stage()
-    last = parallel_state.is_pipeline_last_stage()
+    if parallel.chunks == 1:
+        chunk = None
+    elif chunk is None:
+        raise ValueError("parallel.chunks above 1: this model is more than one; set parallel.chunks 1")
+    first = parallel_state.is_pipeline_first_stage(ignore_virtual=False, vp_stage=chunk)
+    last = parallel_state.is_pipeline_last_stage(ignore_virtual=False, vp_stage=chunk)
+    megatron = megatron_config(config, dtype, parallel)
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
     spec.submodules.self_attention.submodules.core_attention = CoreAttention
+    spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
+    layers = [spec] * get_num_layers_to_build(megatron, vp_stage=chunk)
     with cpu.on_device():
         model = GPT(
-            config=_megatron_config(config, dtype, parallel.tensor, parallel.pipeline),
-            transformer_layer_spec=spec,
+            config=megatron,
+            transformer_layer_spec=TransformerBlockSubmodules(layer_specs=layers, layer_norm=Norm),
             vocab_size=config.vocab,
             max_sequence_length=config.context,
             pre_process=first,
@@ -127,6 +155,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
             share_embeddings_and_output_weights=config.tie_embeddings and head == "lm",
             position_embedding_type="rope",
             rotary_base=config.rope_base,  # type: ignore[arg-type]
+            vp_stage=chunk,
         )
         model.head = head
         if head == "scalar" and last:
@@ -190,32 +219,3 @@ def _shards(state: Any) -> list[ShardedTensor]:
         elif isinstance(value, dict | list):
             found += _shards(value)
     return found
-
-
-def _megatron_config(config: ModelConfig, dtype: torch.dtype, tensor: int, pipeline: int) -> TransformerConfig:
-    return TransformerConfig(
-        num_layers=config.layers,
-        hidden_size=config.hidden,
-        num_attention_heads=config.heads,
-        num_query_groups=config.key_value_heads,
-        ffn_hidden_size=config.ffn_width,
-        normalization="RMSNorm",
-        layernorm_epsilon=config.norm_eps,
-        gated_linear_unit=True,
-        activation_func=F.silu,
-        add_bias_linear=False,
-        attention_dropout=0.0,
-        hidden_dropout=0.0,
-        params_dtype=dtype,
-        bf16=dtype == torch.bfloat16,
-        pipeline_dtype=dtype,
-        tensor_model_parallel_size=tensor,
-        pipeline_model_parallel_size=pipeline,
-        variable_seq_lengths=pipeline > 1,
-        moe_token_dispatcher_type="alltoall",  # no experts here, but Megatron refuses its default with the line above
-        batch_p2p_comm=cpu.HAS_CUDA,  # gloo has no batched point-to-point
-        use_cpu_initialization=True,
-        perform_initialization=False,  # `initialise` does it
-        gradient_accumulation_fusion=False,  # needs Apex
-        calculate_per_token_loss=True,  # gradients are divided by the tokens of the whole batch
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import headwater_model.cpu as cpu  # noqa: F401
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 from . import optimizer as optimizers
 from .config import OptimizerConfig
+from .optimizer_state import Slot, slots
 from .parameter_groups import place
 
 FIRST_MOMENT = {"adamw": "exp_avg", "lion": "exp_avg", "muon": "momentum_buffer", "sgd": "momentum_buffer"}
@@ -24,6 +24,7 @@ def swap(
     before: OptimizerConfig,
     after: OptimizerConfig,
     dtype: torch.dtype,
+    zero: bool = False,
 ) -> tuple[ChainedOptimizer, str]:
     """The optimiser that goes on for `old`, and what it kept, in a line.
 
@@ -35,7 +36,7 @@ def swap(
     Args:
         chunks: the model, wrapped by Megatron's DistributedDataParallel.
         before, after: what `old` was built with, and what is wanted.
-        dtype: of the parameters.
+        dtype, zero: as `optimizer.build` takes them.
 
     Raises:
         UserError: this layout can't have the new kind.
@@ -47,39 +48,36 @@ def swap(
                 shell.optimizer.state.clear()
             optimizers.fill(optimizers.kind_of(shell), shell.optimizer)  # SGD that had no momentum
         return old, f"optimizer {after.kind}: settings changed; masters and moments kept"
-    new = optimizers.build(chunks, after, dtype)
-    sources, targets = optimizers.masters(old), optimizers.masters(new)
-    for key, (_, master) in targets.items():
-        master.data.copy_(sources[key][1].data)
+    new = optimizers.build(chunks, after, dtype, zero)
+    sources, targets = slots(old), slots(new)
+    for key, target in targets.items():
+        if target.master is not None and (master := sources[key].master) is not None:
+            target.master.data.copy_(master.data)
     kept = []
     for shell in new.chained_optimizers:
-        mine = [(sources[key], master) for key, (owner, master) in targets.items() if owner is shell]
-        kept.append(f"{optimizers.kind_of(shell)}: {_move(mine, shell, before, after)}")
+        mine = [(sources[key], target) for key, target in targets.items() if target.shell is shell]
+        kept.append(f"{optimizers.kind_of(shell)}: {_move(mine, optimizers.kind_of(shell), before, after)}")
     return new, f"optimizer {before.kind} to {after.kind}: masters kept; {', '.join(kept)}"
 
 
-def _move(
-    pairs: list[tuple[tuple[Any, Tensor], Tensor]], shell: Any, before: OptimizerConfig, after: OptimizerConfig
-) -> str:
-    """Take into a new shell what its weights' old shells know; all of its weights or none, since they share a step
+def _move(pairs: list[tuple[Slot, Slot]], kind: str, before: OptimizerConfig, after: OptimizerConfig) -> str:
+    """Take into a new shell what its weights' old shells know; of all of its weights or none, since they share a step
     count. Answers what was taken."""
-    kind = optimizers.kind_of(shell)
-    kinds = {optimizers.kind_of(source) for (source, _), _ in pairs}
-    state = shell.optimizer.state
+    kinds = {optimizers.kind_of(source.shell) for source, _ in pairs}
     if kinds == {kind}:
-        for (source, old), new in pairs:
-            state[new].update({name: value.clone() for name, value in source.optimizer.state[old].items()})
+        for source, target in pairs:
+            target.state.update({name: value.clone() for name, value in source.state.items()})
         return "moments kept"
     if kind in ("lion", "muon", "sgd") and kinds <= set(FIRST_MOMENT):
-        for (source, old), new in pairs:
-            state[new].update(_first_moment(source, old, before, kind, after))
+        for source, target in pairs:
+            target.state.update(_first_moment(source, before, kind, after))
         return f"first moment kept from {' and '.join(sorted(kinds))}"
     return "moments fresh"
 
 
-def _first_moment(source: Any, weight: Tensor, before: OptimizerConfig, kind: str, after: OptimizerConfig) -> Any:
-    from_kind = optimizers.kind_of(source)
-    found = source.optimizer.state[weight].get(FIRST_MOMENT[from_kind])
+def _first_moment(source: Slot, before: OptimizerConfig, kind: str, after: OptimizerConfig) -> dict[str, Tensor]:
+    from_kind = optimizers.kind_of(source.shell)
+    found = source.state.get(FIRST_MOMENT[from_kind])
     if found is None or (kind == "sgd" and not after.settings["momentum"]):
         return {}
     scale = 1.0

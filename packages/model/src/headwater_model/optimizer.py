@@ -21,26 +21,30 @@ from megatron.core.optimizer import OptimizerConfig as MegatronOptimizerConfig
 from megatron.core.optimizer.optimizer_config import ParamWithNamePredicate
 from torch import Tensor, nn
 
-from . import adafactor
 from ._contracts.errors import UserError
 from .config import OptimizerConfig
 from .parameter_groups import Group, place
 
 
-def build(chunks: Sequence[nn.Module], config: OptimizerConfig, dtype: torch.dtype) -> ChainedOptimizer:
+def build(
+    chunks: Sequence[nn.Module], config: OptimizerConfig, dtype: torch.dtype, zero: bool = False
+) -> ChainedOptimizer:
     """The optimiser of a model, or of this rank's part of it.
 
     Args:
         chunks: the model, wrapped by Megatron's DistributedDataParallel.
         dtype: of the parameters; masters are float32.
+        zero: data and context ranks share the state (ZeRO-1, arXiv:1910.02054, section 5.1): Megatron's distributed
+            optimiser.
 
     Raises:
-        UserError: Muon or Adafactor with split matrices, whose shards can't be treated one by one; no lion-pytorch.
+        UserError: Muon or Adafactor with matrices split by tensor or by ZeRO ranks, whose parts can't be treated one
+            by one; Lion without its package.
     """
-    split = parallel_state.get_tensor_model_parallel_world_size() > 1
-    if config.kind in ("muon", "adafactor") and split:
+    if config.kind in ("muon", "adafactor") and (zero or parallel_state.get_tensor_model_parallel_world_size() > 1):
+        cut = "zero 0" if zero else "tensor 1"
         raise UserError(
-            f"optimizer.kind {config.kind} works on whole matrices: set parallel.tensor 1, or optimizer.kind adamw"
+            f"optimizer.kind {config.kind} works on whole matrices: set parallel.{cut}, or optimizer.kind adamw"
         )
     megatron = MegatronOptimizerConfig(
         optimizer="adam",
@@ -48,6 +52,7 @@ def build(chunks: Sequence[nn.Module], config: OptimizerConfig, dtype: torch.dty
         clip_grad=config.clip,
         bf16=dtype == torch.bfloat16,
         params_dtype=dtype,
+        use_distributed_optimizer=zero,
     )
     placed: dict[int, Group] = {}
     for chunk in chunks:
@@ -76,7 +81,7 @@ def set_lr(optimizer: ChainedOptimizer, lr: float) -> None:
 
 
 def configure(optimizer: ChainedOptimizer, config: OptimizerConfig) -> None:
-    """Give a built or loaded optimiser of the same kind and groups the settings of `config`; state stays."""
+    """Give a built optimiser of the same kind and groups the settings of `config`; state stays."""
     for shell in optimizer.chained_optimizers:
         shell.config.clip_grad = config.clip
         settings = _settings(kind_of(shell), config)
@@ -84,52 +89,10 @@ def configure(optimizer: ChainedOptimizer, config: OptimizerConfig) -> None:
             group.update(settings, weight_decay=config.weight_decay * group["wd_mult"])
 
 
-def load(optimizer: ChainedOptimizer, state: Any, config: OptimizerConfig) -> None:
-    """Take masters and moments from a loaded state dict, and settings from `config`.
-
-    Raises:
-        UserError: other groups were saved than `config` makes.
-    """
-    shells = optimizer.chained_optimizers
-    for shell, saved in zip(
-        shells, [state] if len(shells) == 1 else [state[n] for n in range(len(shells))], strict=True
-    ):
-        if any(
-            "step" in of for of in getattr(shell.optimizer, "state", {}).values()
-        ):  # Megatron leaves out a count of 0
-            saved.get("optimizer", saved)["state"].setdefault("common_step", torch.tensor(0.0))
-    try:
-        optimizer.load_state_dict(state)
-    except ValueError:
-        raise UserError(
-            "the checkpoint's weights are grouped otherwise: load it with the width_transfer and decay_embeddings "
-            "it was saved with, then change them (Trainer.change_optimizer)"
-        ) from None
-    configure(optimizer, config)
-
-
 def kind_of(shell: Any) -> str:
     """Which kind a shell drives."""
     name = type(shell.optimizer).__name__.lower()
     return name if name in ("adafactor", "lion", "muon", "sgd") else "adamw"
-
-
-def masters(optimizer: ChainedOptimizer) -> dict[int, tuple[Any, Tensor]]:
-    """By the id of each weight of the model: the shell that drives it, and what that updates: the weight itself, its
-    float32 master, or this rank's shard of one."""
-    found: dict[int, tuple[Any, Tensor]] = {}
-    for shell in optimizer.chained_optimizers:
-        if places := getattr(shell, "model_param_group_index_map", None):
-            for weight, (group, number) in places.items():
-                found[id(weight)] = (shell, shell.optimizer.param_groups[group]["params"][number])
-            continue
-        halves = zip(getattr(shell, "float16_groups", []), getattr(shell, "fp32_from_float16_groups", []), strict=True)
-        copies = {
-            id(copy): weight for weights, masters in halves for weight, copy in zip(weights, masters, strict=True)
-        }
-        for master in shell.get_parameters():
-            found[id(copies.get(id(master), master))] = (shell, master)
-    return found
 
 
 def fill(kind: str, inner: torch.optim.Optimizer) -> None:
@@ -141,11 +104,13 @@ def fill(kind: str, inner: torch.optim.Optimizer) -> None:
 
 
 def _empty_state(kind: str, weight: Tensor, group: dict[str, Any]) -> dict[str, Tensor]:
-    if kind == "adafactor":
-        return adafactor.empty_state(weight)
+    step = torch.zeros((), device=weight.device if kind == "adamw" else None)  # where the fused kernel wants it
     if kind == "adamw":
-        step = torch.zeros((), device=weight.device)  # where the fused kernel wants it
         return {"step": step, "exp_avg": torch.zeros_like(weight), "exp_avg_sq": torch.zeros_like(weight)}
+    if kind == "adafactor" and weight.dim() < 2:
+        return {"step": step, "variance": torch.zeros_like(weight)}
+    if kind == "adafactor":
+        return {"step": step, "row_var": torch.zeros_like(weight[:, :1]), "col_var": torch.zeros_like(weight[:1])}
     if kind == "sgd" and not group["momentum"]:
         return {}
     return {"exp_avg" if kind == "lion" else "momentum_buffer": torch.zeros_like(weight)}
@@ -175,11 +140,11 @@ def _put(kind: str, shell: Any, config: OptimizerConfig) -> None:
             group["fused"], group["foreach"] = True, False  # torch's fused AdamW: one kernel a tensor
     else:
         groups = [{k: v for k, v in group.items() if k not in adamw.defaults} for group in adamw.param_groups]
-        shell.optimizer = _class(kind)(groups, lr=config.lr, **_settings(kind, config))
-        shell.init_state_fn = lambda inner, megatron=None: fill(kind, inner)
+        leaves = [{**group, "params": [w.detach() for w in group["params"]]} for group in groups]
+        shell.optimizer = _class(kind)(leaves, lr=config.lr, **_settings(kind, config))
+        for group, given in zip(shell.optimizer.param_groups, groups, strict=True):
+            group["params"] = given["params"]  # ZeRO's shares are views, which torch's constructors refuse
     fill(kind, shell.optimizer)
-    if kind == "adafactor":
-        adafactor.save_factors(shell)
 
 
 def _class(kind: str) -> Any:

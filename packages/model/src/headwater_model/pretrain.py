@@ -24,7 +24,7 @@ from ._contracts.errors import UserError
 from ._contracts.stage import Run
 from .config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
 from .facts import read_facts
-from .gpt import build
+from .gpt import build_chunks
 from .pretrained import TYPES, end_of_text, read_tokenizer
 from .tokens import HeldOut, TrainingData
 from .trainer import Trainer, next_token_loss
@@ -82,7 +82,9 @@ def train(
     heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, document_end, config.heldout_tokens)
     optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": plan["lr"]})
     trainer = Trainer(
-        build(model_config, dtype=TYPES[config.precision], seed=config.seed), optimizer, _schedule(config, steps)
+        build_chunks(model_config, dtype=TYPES[config.precision], seed=config.seed),
+        optimizer,
+        _schedule(config, steps),
     )
     curve = Curve(work / "log.jsonl", log_every=config.log_every)
     found = checkpoint.newest_good(work / "checkpoints", log)
@@ -121,7 +123,7 @@ def train(
             log(f"asked to end: step {step} is saved; run the same command to go on")
             raise SystemExit(143)
     terminated.restore()
-    checkpoint.write(out / "weights", {"model": trainer.module.sharded_state_dict()})
+    checkpoint.write(out / "weights", trainer.weights())
     if dist.get_rank() == 0:
         _publish(out, config, plan, model_config, curve, heldout, trainer)
     dist.barrier()
