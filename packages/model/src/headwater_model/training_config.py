@@ -114,33 +114,109 @@ class BatchRampConfig(Config):
         return self.start + int(consumed / (self.samples / grown)) * self.increment
 
 
-class OptimizerConfig(Config):
-    """AdamW (Loshchilov and Hutter, arXiv:1711.05101) or Muon, with gradient clipping."""
+class WidthTransferConfig(Config):
+    """A learning rate found on a narrow model, used on a wide one (muP, Yang et al., arXiv:2203.03466)."""
 
-    kind: Literal["adamw", "muon"] = Field("adamw", description="muon: for hidden matrices, AdamW for the rest")
+    base: int = Field(ge=8, description="hidden width of the model for which `optimizer.lr` is right")
+
+
+OPTIMIZERS: dict[str, dict[str, float | bool]] = {
+    "adamw": {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8},
+    "adafactor": {"decay_power": 0.8},
+    "lion": {"beta1": 0.9, "beta2": 0.99},
+    "muon": {"beta1": 0.9, "beta2": 0.95, "eps": 1e-8, "momentum": 0.95, "nesterov": True},
+    "sgd": {"momentum": 0.9, "nesterov": False},
+}
+"""What can be set of each kind, and to what it is if null."""
+
+
+class OptimizerConfig(Config):
+    """How gradients become updates. A field that the kind does not use must be null."""
+
+    kind: Literal["adamw", "adafactor", "lion", "muon", "sgd"] = Field(
+        "adamw", description="muon: for hidden matrices, AdamW for the rest"
+    )
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
-    beta1: float = Field(0.9, ge=0, lt=1, description="decay of the mean of the gradient")
-    beta2: float = Field(0.95, ge=0, lt=1, description="decay of the mean of its square")
-    eps: float = Field(1e-8, gt=0, description="added to the root of the second moment")
-    weight_decay: float = Field(0.1, ge=0, description="decoupled decay of matrices; norms are left alone")
+    beta1: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="adamw, muon: decay of the mean of the gradient; lion: its share of the update; 0.9",
+    )
+    beta2: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="adamw, muon: decay of the mean of its square, 0.95; lion: of the mean of the gradient, 0.99",
+    )
+    eps: float | None = Field(None, gt=0, description="adamw, muon: added to the root of the second moment; 1e-8")
+    momentum: float | None = Field(None, ge=0, lt=1, description="muon, sgd: decay of the momentum; 0.95 and 0.9")
+    nesterov: bool | None = Field(None, description="muon, sgd: look ahead along the momentum; true and false")
+    decay_power: float | None = Field(
+        None, gt=0, le=1, description="adafactor: the second moment's decay is 1 - step^-decay_power; 0.8"
+    )
+    weight_decay: float = Field(
+        0.1, ge=0, description="decay of matrices, times the learning rate; norms and biases are left alone"
+    )
+    decay_embeddings: bool = Field(True, description="whether input tables decay as matrices do")
     clip: float = Field(1.0, ge=0, description="largest global gradient norm; 0 switches clipping off")
+    width_transfer: WidthTransferConfig | None = Field(
+        None, description="scale the learning rate by role and width; null: one for all"
+    )
+
+    @model_validator(mode="after")
+    def _used(self) -> OptimizerConfig:
+        special = {name for fields in OPTIMIZERS.values() for name in fields}
+        for name in sorted(special - set(OPTIMIZERS[self.kind])):
+            if getattr(self, name) is not None:
+                raise ValueError(f"{name} means nothing to {self.kind}: leave it out or set it null")
+        if self.nesterov and not self.settings["momentum"]:
+            raise ValueError("nesterov needs a momentum above 0")
+        return self
+
+    @property
+    def settings(self) -> dict[str, float | bool]:
+        """The kind's own settings, defaults filled in."""
+        given = {name: getattr(self, name) for name in OPTIMIZERS[self.kind]}
+        return {name: OPTIMIZERS[self.kind][name] if value is None else value for name, value in given.items()}
 
 
 class ScheduleConfig(Config):
-    """The learning rate over steps: linear warm-up, then the decay named, to `floor` of the peak."""
+    """The learning rate over a run: linear warm-up, then the decay named, to `floor` of the peak."""
 
-    kind: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="shape after the warm-up")
-    warmup: int = Field(0, ge=0, description="steps from 0 to the peak")
-    steps: int = Field(1000, ge=1, description="steps in all")
-    floor: float = Field(0.0, ge=0, le=1, description="last learning rate as a fraction of the peak")
-    decay: int = Field(0, ge=0, description="wsd: steps of the final decay, whose shape is 1 - sqrt")
+    kind: Literal["constant", "linear", "cosine", "step", "exponential", "inverse_sqrt", "wsd"] = Field(
+        "cosine", description="shape after the warm-up; wsd: constant, then a final decay"
+    )
+    unit: Literal["steps", "tokens"] = Field(
+        "steps", description="what warmup, steps, decay and milestones count; they differ where the batch grows"
+    )
+    warmup: int = Field(0, ge=0, description="units from 0 to the peak")
+    steps: int = Field(1000, ge=1, description="units in all; constant, step and inverse_sqrt have no end")
+    floor: float = Field(
+        0.0, ge=0, le=1, description="lowest learning rate after the warm-up, as a fraction of the peak"
+    )
+    decay: int = Field(0, ge=0, description="wsd: units of the final decay")
+    decay_shape: Literal["sqrt", "linear"] = Field("sqrt", description="wsd: 1 - sqrt(share of the decay), or linear")
+    milestones: list[int] = Field(default_factory=list, description="step: units after which the rate drops")
+    factor: float = Field(0.1, gt=0, lt=1, description="step: what a drop multiplies the rate with")
 
     @model_validator(mode="after")
     def _fits(self) -> ScheduleConfig:
-        if self.warmup >= self.steps and self.kind != "constant":
-            raise ValueError(f"warmup {self.warmup} leaves nothing of {self.steps} steps")
+        ends = self.kind in ("linear", "cosine", "exponential", "wsd")
+        if ends and self.warmup >= self.steps:
+            raise ValueError(f"warmup {self.warmup} leaves nothing of {self.steps} {self.unit}")
         if self.kind == "wsd" and not 0 < self.decay <= self.steps - self.warmup:
-            raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} steps of decay, not {self.decay}")
+            raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} {self.unit} of decay, not {self.decay}")
+        if self.kind == "exponential" and self.floor == 0:
+            raise ValueError("exponential never reaches 0: set floor, such as 0.1")
+        if self.kind == "inverse_sqrt" and self.warmup == 0:
+            raise ValueError("inverse_sqrt falls from the end of its warm-up on: set warmup above 0")
+        if self.kind == "step" and not self.milestones:
+            raise ValueError("step needs milestones")
+        if self.milestones != sorted(set(self.milestones)) or min(self.milestones, default=1) < 1:
+            raise ValueError(f"milestones must rise from 1 on, not {self.milestones}")
+        if self.kind == "step" and self.milestones[0] < self.warmup:
+            raise ValueError(f"the first milestone {self.milestones[0]} lies within the warmup of {self.warmup}")
         return self
 
 
