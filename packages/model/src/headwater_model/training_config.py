@@ -232,3 +232,28 @@ class TrackingConfig(Config):
     samples_every: int = Field(0, ge=0, description="steps between samples of text; 0: none")
     prompts: list[str] = Field(["The", "In 1905,"], description="what the samples go on from")
     sample_tokens: int = Field(48, ge=1, description="new tokens a sample, the likeliest each time")
+
+
+class DataConfig(Config):
+    """What is read in training: which sources, in which shares, and whether documents see each other."""
+
+    weights: dict[str, float] | None = Field(
+        None,
+        description="share of the tokens of each source, in any unit (0.3, or 30): SOURCE of a tokens artefact, INPUT "
+        "for all of one, INPUT/SOURCE where two have that source; what is not named is left out; null: everything, in "
+        "proportion to its tokens",
+    )
+    document_mask: bool = Field(
+        False, description="attend within a document only, positions counted from its start; false: across the joints"
+    )
+
+    @model_validator(mode="after")
+    def _weighable(self) -> DataConfig:
+        if self.weights is None:
+            return self
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"weights.{name} is {weight}; a weight is 0 or more")
+        if not any(self.weights.values()):
+            raise ValueError("weights: at least one must be above 0; null reads everything in proportion to its tokens")
+        return self
