@@ -10,10 +10,18 @@ from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import (
+    CheckpointConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RestartConfig,
+    ScheduleConfig,
+    SpikeConfig,
+)
 
 __all__ = [
     "BudgetConfig",
+    "CheckpointConfig",
     "DeviceConfig",
     "ExportConfig",
     "HardwareConfig",
@@ -22,7 +30,9 @@ __all__ = [
     "ParallelConfig",
     "PlanConfig",
     "PretrainConfig",
+    "RestartConfig",
     "ScheduleConfig",
+    "SpikeConfig",
 ]
 
 

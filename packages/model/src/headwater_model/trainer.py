@@ -54,7 +54,9 @@ class Trainer:
         config.grad_scale_func = self.optimizer.scale_loss
         self.scheduler = _scheduler(self.optimizer, optimizer, schedule)
 
-    def step(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
+    def step(
+        self, microbatches: Sequence[Batch], loss_fn: Loss, accept: Callable[[dict[str, float]], bool] | None = None
+    ) -> dict[str, float]:
         """Forward, backward and update on one batch.
 
         Args:
@@ -66,6 +68,9 @@ class Trainer:
                 (sum of the losses as a scalar with gradient, count as an integer scalar tensor: by how
                 many the sum is to be divided, dict of metrics: each a sum over the same count, or a pair
                 (sum, its own count)).
+            accept: called between backward and update with the row that will be returned, rank 0's on every
+                rank; where it answers false, weights and optimiser stay as they are, and only the schedule
+                and the count of steps go on.
 
         Returns:
             loss, grad_norm (before clipping), lr, count, and each metric: averages over all ranks.
@@ -74,11 +79,23 @@ class Trainer:
         self.optimizer.zero_grad()
         lr = self.optimizer.param_groups[0]["lr"]
         sums = self._run(microbatches, loss_fn, train=True)
+        row = {**sums, "grad_norm": 0.0, "lr": float(lr)}
         with cpu.on_device():
-            updated, norm, _ = self.optimizer.step()
+            if accept is None or accept(self._before_update(row)):
+                _, norm, _ = self.optimizer.step()
+                row["grad_norm"] = float(norm or 0.0)
         self.scheduler.step(1)
         self.step_count += 1
-        return {**sums, "grad_norm": float(norm or 0.0), "lr": float(lr)}
+        return row
+
+    def _before_update(self, row: dict[str, float]) -> dict[str, float]:
+        """Fill in the gradient norm, which Megatron tells after the update only; answer rank 0's row."""
+        self.optimizer.prepare_grads()
+        row["grad_norm"] = float(self.optimizer.get_grad_norm() or 0.0)
+        box = [row]
+        if dist.get_world_size() > 1:
+            dist.broadcast_object_list(box, src=0)
+        return box[0]
 
     @torch.no_grad()
     def evaluate(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
@@ -107,7 +124,11 @@ class Trainer:
         """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, schedule,
         step count and torch's generator. Called on every rank; layouts may differ between save and load.
         """
-        checkpoint.write(folder, self._state(loading=False))
+        checkpoint.write(folder, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """The sharded state dict that `save` writes, of this moment's tensors; collective."""
+        return self._state(loading=False)
 
     def load(self, folder: Path) -> None:
         """Go on from `save`: the next steps are the very steps that would have followed.

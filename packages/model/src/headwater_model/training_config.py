@@ -65,3 +65,53 @@ class ScheduleConfig(Config):
         if self.kind == "wsd" and not 0 < self.decay <= self.steps - self.warmup:
             raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} steps of decay, not {self.decay}")
         return self
+
+
+class CheckpointConfig(Config):
+    """How checkpoints are written and which of them stay."""
+
+    asynchronous: bool = Field(True, description="write beside training, from a copy of the state in memory")
+    last: int = Field(2, ge=1, description="newest checkpoints that stay")
+    every: int | None = Field(None, ge=1, description="checkpoints of every so many steps stay for good; null: none")
+    best: int = Field(0, ge=0, description="checkpoints of the lowest held-out losses that stay")
+    failures: int = Field(3, ge=1, description="failed writes in a row that end the run")
+
+
+class RestartConfig(Config):
+    """What the launcher does when a rank dies, and when a rank counts as hung."""
+
+    restarts: int = Field(10, ge=0, description="restarts in a row without a step further than before")
+    backoff_s: float = Field(1.0, ge=0, description="seconds before the first of them; doubled each time")
+    backoff_max_s: float = Field(60.0, ge=0, description="seconds at most")
+    hang_factor: float = Field(20.0, gt=1, description="a rank hangs when a step takes so many times the median step")
+    hang_floor_s: float = Field(120.0, gt=0, description="and no less than so many seconds")
+    hang_start_s: float = Field(1800.0, gt=0, description="seconds until the first steps, and for long work between")
+
+
+class SpikeConfig(Config):
+    """When loss or gradient norm count as a spike, and what is then done, in order of severity."""
+
+    window: int = Field(128, ge=8, description="steps that say what is usual")
+    warmup: int = Field(64, ge=4, description="steps before anything but NaN and infinity counts as a spike")
+    deviations: float = Field(6.0, gt=0, description="robust standard deviations above the median that are a spike")
+    drift_window: int = Field(32, ge=4, description="steps whose median loss is compared with the lowest such median")
+    drift: float = Field(0.2, gt=0, description="share by which it may lie above before the run counts as diverging")
+    measures: tuple[Literal["skip", "rollback", "lower_lr", "stop"], ...] = Field(
+        ("skip", "rollback", "lower_lr", "stop"), min_length=1, description="measures, mildest first"
+    )
+    period: int = Field(1000, ge=1, description="steps over which measures are counted")
+    skips: int = Field(4, ge=1, description="batches skipped in a period before the next measure")
+    rollbacks: int = Field(2, ge=1, description="rollbacks in a period before the next measure")
+    lower_lrs: int = Field(3, ge=1, description="reductions of the learning rate in a period before the next measure")
+    back: int = Field(1, ge=1, description="checkpoints to go back at a rollback")
+    skip_after: int = Field(0, ge=0, description="batches left out after the spike's, beside those since the checkpoint")
+    lr_factor: float = Field(0.7, gt=0, lt=1, description="what the learning rate is multiplied with")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SpikeConfig:
+        order = ("skip", "rollback", "lower_lr", "stop")
+        if list(self.measures) != sorted(set(self.measures), key=order.index):
+            raise ValueError(f"measures must be some of {', '.join(order)}, in this order, each once")
+        if self.warmup > self.window:
+            raise ValueError(f"warmup {self.warmup} is more than the window {self.window} holds")
+        return self
