@@ -14,6 +14,7 @@ import os
 import shutil
 import warnings
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,8 @@ def save_step(root: Path, step: int, save: Callable[[Path], None], keep: int = 2
     dist.barrier()
 
     def end() -> None:
-        hashes = {name: artefacts.sha256_file(beside / name) for name in _files(beside)}
-        for name in hashes:
-            artefacts.fsync(beside / name)
-        publish(beside, target, hashes)
+        seal(beside)
+        publish(beside, target)
         for old in steps(root)[:-keep]:
             shutil.rmtree(old)
 
@@ -104,10 +103,22 @@ def prepare(beside: Path) -> None:
     beside.mkdir(parents=True)
 
 
-def publish(beside: Path, target: Path, hashes: Mapping[str, str]) -> None:
-    """Give a written and flushed folder its hashes and its name; one of that name makes way. Rank 0."""
-    artefacts.write_atomic(beside / HASHES, artefacts.canonical_json(dict(hashes)))
-    artefacts.fsync(beside)
+def seal(folder: Path, known: Mapping[str, str] | None = None) -> None:
+    """Write the hashes of all files, last of all.
+
+    Args:
+        known: file -> sha256 of files that are flushed already.
+    """
+    hashes = dict(known or {})
+    for name in set(_files(folder)) - set(hashes):
+        hashes[name] = artefacts.sha256_file(folder / name)
+        artefacts.fsync(folder / name)
+    artefacts.write_atomic(folder / HASHES, artefacts.canonical_json(hashes))
+    artefacts.fsync(folder)
+
+
+def publish(beside: Path, target: Path) -> None:
+    """Give a sealed folder its name; one of that name makes way."""
     old = target.with_name(f".{target.name}.old")
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -135,7 +146,7 @@ def newest_good(root: Path, log: Callable[[str], None]) -> Path | None:
         if fault is None:
             return newest
         log(f"{newest.name} is damaged ({fault}); going back to the one before")
-        on_first(lambda folder=newest: _set_aside(folder))
+        on_first(partial(_set_aside, newest))
 
 
 def steps(root: Path) -> list[Path]:

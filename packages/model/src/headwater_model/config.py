@@ -163,6 +163,8 @@ class PretrainConfig(Config):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps averaged in one row of the loss curve")
     threads: int | None = Field(None, ge=1, description="threads a rank; cores / ranks if null")
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, description="how they are kept")
+    restarts: RestartConfig = Field(default_factory=RestartConfig, description="when a rank dies or hangs")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout")
 
 

@@ -8,6 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from .config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
 from .facts import read_facts
 from .gpt import build
 from .pretrained import TYPES, end_of_text, read_tokenizer
+from .saver import Saver
 from .tokens import HeldOut, TrainingData
 from .trainer import Trainer, next_token_loss
+from .watchdog import Watchdog
 
 
 def run(stage: Run) -> None:
@@ -46,7 +49,14 @@ def run(stage: Run) -> None:
     }
     path = stage.work / "job.json"
     artefacts.write_atomic(path, artefacts.canonical_json(job))
-    launch.run("headwater_model.pretrain", [str(path)], config.parallel.ranks, stage.work / "ranks")
+    launch.run(
+        "headwater_model.pretrain",
+        [str(path)],
+        config.parallel.ranks,
+        stage.work / "ranks",
+        config.restarts,
+        lambda event: stage.log(f"{event['what']} after step {event['step']}: {event['why']}"),
+    )
 
 
 def train(
@@ -56,6 +66,7 @@ def train(
     out: Path,
     log: Callable[[str], None],
     progress: Callable[[str], None],
+    rank_files: Path | None = None,
 ) -> None:
     """One rank's whole run: build or resume, train, validate, checkpoint, publish into `out`.
 
@@ -63,6 +74,7 @@ def train(
         inputs: "tokens", "plan", "tokenizer" -> folder.
         work: keeps checkpoints, the loss curve and the dataset's index.
         out: the checkpoint artefact in the making; rank 0 writes it.
+        rank_files: for heartbeat and stacks of a rank that the launcher started; a hang is looked for only then.
 
     Raises:
         UserError: inputs that do not belong together, a layout that does not divide the model.
@@ -90,6 +102,8 @@ def train(
         trainer.load(found)
         log(f"going on from step {trainer.step_count}")
     curve.truncate(trainer.step_count)
+    saver = Saver(work / "checkpoints", config.checkpoints, lambda event: _tell(event, log), resolved(model_config))
+    watchdog = Watchdog(config.restarts, rank_files, dist.get_rank(), trainer.step_count) if rank_files else None
     terminated = _Terminated()
 
     def validate() -> None:
@@ -113,14 +127,21 @@ def train(
         progress(f"step {step}/{steps}  loss {row['loss']:.3f}  lr {row['lr']:.2e}  {speed:,.0f} tokens/s")
         if step % config.validate_every == 0 or step == steps:
             validate()
+        if watchdog:
+            watchdog.beat(step)
         stop = terminated.anywhere()
         if step % config.checkpoint_every == 0 or step == steps or stop:
             curve.flush()
-            checkpoint.save_step(work / "checkpoints", step, trainer.save)
+            saver.save(step, trainer.state)
+        saver.poll()
         if stop and step < steps:
+            saver.wait()
             log(f"asked to end: step {step} is saved; run the same command to go on")
             raise SystemExit(143)
     terminated.restore()
+    saver.wait()
+    if watchdog:
+        watchdog.stop()
     checkpoint.write(out / "weights", {"model": trainer.module.sharded_state_dict()})
     if dist.get_rank() == 0:
         _publish(out, config, plan, model_config, curve, heldout, trainer)
@@ -265,9 +286,13 @@ def _publish(
     artefacts.write_atomic(out / "metrics.json", artefacts.canonical_json(metrics))
 
 
-def _rank(path: Path) -> int:
-    """One of several ranks, started by `run`."""
-    launch.die_with_parent()
+def _tell(event: dict[str, Any], log: Callable[[str], None]) -> None:
+    if event["what"] != "checkpoint":
+        log(f"step {event['step']}: {event['what']}: {event['why']}")
+
+
+def _rank(path: Path, rank_files: Path | None) -> None:
+    """One of several ranks, started by `run` or by torchrun."""
     job = json.loads(path.read_text())
     first = os.environ["RANK"] == "0"
     last = [0.0]
@@ -282,14 +307,9 @@ def _rank(path: Path) -> int:
             log(text)
 
     inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
-    try:
-        train(PretrainConfig(**job["config"]), inputs, Path(job["work"]), Path(job["out"]), log, progress)
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    train(PretrainConfig(**job["config"]), inputs, Path(job["work"]), Path(job["out"]), log, progress, rank_files)
     runtime.shutdown()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_rank(Path(sys.argv[1])))
+    sys.exit(launch.as_rank(partial(_rank, Path(sys.argv[1]))))

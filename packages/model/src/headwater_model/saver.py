@@ -1,7 +1,7 @@
 """Checkpoints beside training: a copy of the state is written by a thread, published when every rank has written.
 
-A write that fails is told and forgotten: the checkpoint before it stands, the half-written folder is removed, and the run
-goes on until too many in a row have failed.
+A write that fails is told and forgotten: the checkpoint before it stands, the half-written folder is removed, and the
+run goes on until too many in a row have failed.
 """
 
 from __future__ import annotations
@@ -116,15 +116,22 @@ class Saver:
     def forget_after(self, step: int) -> None:
         """Remove the checkpoints of later steps: the run has gone back, they are of a branch that was given up."""
         self.wait()
-        on_first(lambda: [shutil.rmtree(f) for f in checkpoint.steps(self.root) if checkpoint.step_of(f) > step])
+
+        def remove() -> None:
+            for folder in checkpoint.steps(self.root):
+                if checkpoint.step_of(folder) > step:
+                    shutil.rmtree(folder)
+
+        on_first(remove)
 
     def _publish(self, write: _Write, parts: list[Part]) -> None:
-        hashes = write.snapshot.finish(parts)
         for name, text in write.texts.items():
             artefacts.write_atomic(write.beside / name, text)
-            hashes[name] = artefacts.sha256_file(write.beside / name)
-        checkpoint.publish(write.beside, checkpoint.place(self.root, write.step), hashes)
-        there = {checkpoint.step_of(f): checkpoint.read_about(f).get("heldout_loss") for f in checkpoint.steps(self.root)}
+        checkpoint.seal(write.beside, write.snapshot.finish(parts))
+        checkpoint.publish(write.beside, checkpoint.place(self.root, write.step))
+        there = {
+            checkpoint.step_of(f): checkpoint.read_about(f).get("heldout_loss") for f in checkpoint.steps(self.root)
+        }
         for step in set(there) - kept(there, self.config):
             shutil.rmtree(checkpoint.place(self.root, step))
 

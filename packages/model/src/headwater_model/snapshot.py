@@ -99,11 +99,10 @@ class Snapshot:
             return Part(fault=_why(e))
 
     def finish(self, parts: list[Part]) -> dict[str, str]:
-        """Write the index of what all ranks wrote; rank 0 alone. Answers every file's sha256."""
+        """Write the index of what all ranks wrote; rank 0 alone. Answers the sha256 of what they wrote."""
         self._writer.finish(self._metadata, [part.results for part in parts])
         save_config(CheckpointingConfig("torch_dist", 1), str(self._folder))
-        index = {name: artefacts.sha256_file(self._folder / name) for name in (".metadata", "metadata.json")}
-        return {name: digest for part in parts for name, digest in part.hashes.items()} | index
+        return {name: digest for part in parts for name, digest in part.hashes.items()}
 
     def resolve_data(self, item: WriteItem) -> Any:
         """Torch's writer asks for each tensor here."""

@@ -103,8 +103,10 @@ class SpikeConfig(Config):
     skips: int = Field(4, ge=1, description="batches skipped in a period before the next measure")
     rollbacks: int = Field(2, ge=1, description="rollbacks in a period before the next measure")
     lower_lrs: int = Field(3, ge=1, description="reductions of the learning rate in a period before the next measure")
-    back: int = Field(1, ge=1, description="checkpoints to go back at a rollback")
-    skip_after: int = Field(0, ge=0, description="batches left out after the spike's, beside those since the checkpoint")
+    back: int = Field(1, ge=1, description="checkpoints to go back, and so many more each further time in a period")
+    skip_after: int = Field(
+        0, ge=0, description="batches left out after the spike's, beside those since the checkpoint"
+    )
     lr_factor: float = Field(0.7, gt=0, lt=1, description="what the learning rate is multiplied with")
 
     @model_validator(mode="after")
