@@ -67,6 +67,18 @@ def _presets_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON: what each name pins, and its source")
 
 
+def _check_nodes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("nodes.json"), metavar="FILE", help="node list, updated")
+    parser.add_argument(
+        "--device", metavar="NAME", help="in planning/hardware.yaml, as h100-sxm: its matmul speed is due"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of matrix products (default: 2)")
+    parser.add_argument("--memory-gb", type=float, default=0.25, metavar="GB", help="a rank needs (default: 0.25)")
+    parser.add_argument("--disk", type=Path, default=Path(), metavar="DIR", help="of the checkpoints (default: here)")
+    parser.add_argument("--checkpoint-gb", type=float, default=1.0, metavar="GB", help="to fit there (default: 1)")
+    parser.add_argument("--clock-s", type=float, default=0.5, metavar="S", help="clocks may differ by (default: 0.5)")
+
+
 COMMANDS = [
     Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate"),
     Command(
@@ -74,6 +86,12 @@ COMMANDS = [
         "published models by name: shape, parameters as counted and as published",
         _presets_arguments,
         "headwater_model.presets:run",
+    ),
+    Command(
+        "check-nodes",
+        "is every node fit to train on: matmul, memory, link, disk, clock; under torchrun or srun, or alone",
+        _check_nodes_arguments,
+        "headwater_model.nodes:run",
     ),
     Command(
         "budget",

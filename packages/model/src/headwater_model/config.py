@@ -11,21 +11,41 @@ from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import BatchRampConfig, DataConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import (
+    BatchRampConfig,
+    ChangeConfig,
+    CheckpointConfig,
+    DataConfig,
+    LaunchConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RestartConfig,
+    RunScheduleConfig,
+    ScheduleConfig,
+    SpikeConfig,
+    TrackingConfig,
+)
 
 __all__ = [
     "BatchRampConfig",
     "BudgetConfig",
+    "ChangeConfig",
+    "CheckpointConfig",
     "DataConfig",
     "DeviceConfig",
     "ExportConfig",
     "HardwareConfig",
+    "LaunchConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "PlanConfig",
     "PretrainConfig",
+    "RestartConfig",
+    "RunScheduleConfig",
     "ScheduleConfig",
+    "SpikeConfig",
+    "TrackingConfig",
 ]
 
 
@@ -162,17 +182,26 @@ class PretrainConfig(Config):
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
     data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="learning rate over steps")
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with rising learning rate")
-    decay: float = Field(0.3, gt=0, le=1, description="wsd: share of the steps with falling learning rate")
-    floor: float = Field(0.0, ge=0, le=1, description="last learning rate as a fraction of the peak")
-    steps: int | None = Field(None, ge=1, description="stop the plan short, for a trial")
+    schedule: RunScheduleConfig = Field(default_factory=RunScheduleConfig, description="learning rate over the run")
+    ramp: BatchRampConfig | None = Field(None, description="a batch that grows to the plan's; null: it is that at once")
+    steps: int | None = Field(None, ge=1, description="steps, in place of the plan's: fewer for a trial, or more")
     validate_every: int = Field(500, ge=1, description="steps between held-out losses")
     heldout_tokens: int | None = Field(200_000, ge=1, description="held-out tokens at each of them; null: all")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps averaged in one row of the loss curve")
     threads: int | None = Field(None, ge=1, description="threads a rank; cores / ranks if null")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout")
+    changes: list[ChangeConfig] = Field(default_factory=list, description="of settings during the run")
+    spikes: SpikeConfig | None = Field(
+        default_factory=SpikeConfig, description="what to do about loss spikes; null: end at a loss that is no number"
+    )
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, description="how written, which stay")
+    # What watches, starts and restarts a run decides nothing about it: no part of its identity.
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, exclude=True, description="where it is watched")
+    restarts: RestartConfig = Field(
+        default_factory=RestartConfig, exclude=True, description="when a rank dies or hangs"
+    )
+    launch: LaunchConfig = Field(default_factory=LaunchConfig, exclude=True, description="how ranks are started")
 
 
 class ExportConfig(Config):

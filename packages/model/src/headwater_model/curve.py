@@ -13,7 +13,7 @@ NAME = "log.jsonl"
 
 
 class Curve:
-    """Kept by every rank, written by one. A row has "step"; one of training "loss", one of validation "heldout_loss"."""
+    """Kept by every rank, written by one. Rows have "step"; those of training "loss", of validation "heldout_loss"."""
 
     def __init__(self, log_every: int, mean: Callable[[Sequence[Mapping[str, float]]], dict[str, float]]):
         """

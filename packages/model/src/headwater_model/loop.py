@@ -2,7 +2,7 @@
 
     changes due -> one step -> the policy on spikes -> curve and trackers -> validation, samples -> checkpoint
 
-What decides the weights is in the checkpoint or in the flight log: killed anywhere, the run goes on to the same weights.
+What decides the weights is in the checkpoint or in the flight log: killed anywhere, the run goes on to the same ones.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import headwater_model.cpu as cpu
 
@@ -27,10 +27,12 @@ from .config import PretrainConfig
 from .curve import Curve
 from .flight_log import Event, FlightLog
 from .megatron_config import set_activation
+from .onlooker import Onlooker
 from .saver import Saver
 from .spikes import Action, Policy
 from .steering import SETTINGS, Orders, Settings
-from .trainer import Batch, Loss, Trainer
+from .task import Task
+from .trainer import Trainer
 
 STATE = "loop.json"
 """The file of a checkpoint that holds `Place`."""
@@ -61,33 +63,6 @@ class Place:
     """Losses that wait for their row of the curve."""
 
 
-class Watch(Protocol):
-    """What looks on without changing anything: progress, trackers, the watchdog."""
-
-    def stepped(self, step: int, tokens: int, row: Mapping[str, float]) -> None:
-        """After every step."""
-
-    def added(self, row: Mapping[str, Any]) -> None:
-        """After every row of the curve."""
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is trained on what; the rest of a run is how."""
-
-    draw: Callable[[int, int], list[Batch]]
-    """(first sequence, sequences) -> this data-parallel rank's micro-batches of one step."""
-    size: Callable[[Settings, int], int]
-    """(settings, sequences consumed) -> sequences of the next step."""
-    context: int
-    """Tokens a sequence."""
-    loss: Loss
-    mean: Callable[[Sequence[Mapping[str, float]]], dict[str, float]]
-    """Rows of several steps -> the losses of one row of the curve."""
-    validate: Callable[[], dict[str, float]]
-    """The held-out row, heldout_loss first of all."""
-
-
 class Loop:
     """One rank's way through a run; every rank calls the same methods at the same steps."""
 
@@ -103,8 +78,9 @@ class Loop:
         flight: FlightLog,
         policy: Policy | None,
         saver: Saver,
-        watch: Watch,
+        onlooker: Onlooker,
         log: Callable[[str], None],
+        report: Callable[[int, float], None] | None = None,
     ):
         """Set a run up at its start; `resume` goes on from a checkpoint.
 
@@ -114,9 +90,11 @@ class Loop:
             work: the run's folder.
             planned: changes to be made, each once, in order, as soon as its step and rollbacks are reached.
             policy: on spikes; None: a loss that is no number ends the run.
+            report: takes step and held-out loss of each validation; what it raises ends the run.
         """
         self.trainer, self.task, self.settings, self.config, self.steps = trainer, task, settings, config, steps
-        self.work, self.flight, self.policy, self.saver, self.watch, self.log = work, flight, policy, saver, watch, log
+        self.work, self.flight, self.policy, self.saver = work, flight, policy, saver
+        self.onlooker, self.log, self.report = onlooker, log, report
         self.planned = planned
         self.curve = Curve(config.log_every, task.mean)
         self.place = Place(resolved(settings))
@@ -129,6 +107,25 @@ class Loop:
         taken = [event.details["order"] + 1 for event in self.flight.events if "order" in event.details]
         self.orders.skip(max([self.place.orders, *taken]))
         self.log(f"going on from step {self.trainer.step_count}")
+
+    def go_on(self, state: Path, place: Mapping[str, Any]) -> None:
+        """Go on from the final state of another run, at its step; this run's settings hold from there on.
+
+        Args:
+            state: a distributed checkpoint.
+            place: as `saved_place` gave it.
+        """
+        there, settings = Place(**place), self.settings
+        self._apply(parse(Settings, there.settings, "settings"), there.lr_factor)
+        self.trainer.load(state)
+        self.place = replace(there, settings=self.place.settings, lr_factor=1.0, planned=0, orders=0, rollbacks=0)
+        self._apply(settings, 1.0)
+
+    def saved_place(self) -> dict[str, Any]:
+        """Where the run stands, as JSON takes it."""
+        self.place.waiting = self.curve.waiting()
+        self.place.policy = self.policy.state_dict() if self.policy else {}
+        return asdict(self.place)
 
     def run(self) -> None:
         """Train to the end.
@@ -180,9 +177,17 @@ class Loop:
                 "pretrain.spikes act"
             )
         self.place.tokens += size * self.task.context
-        self.watch.stepped(self.trainer.step_count, self.place.tokens, row)
+        self.onlooker.stepped(self.trainer.step_count, self.place.tokens, row)
         self._add(self.curve.train(self.trainer.step_count, self.place.tokens, row, self._last))
         return True
+
+    def _agreed(self, *figures: float) -> list[float]:
+        """Rank 0's figures on every rank: what is decided from them must be the same everywhere."""
+        if dist.get_world_size() == 1:
+            return list(figures)
+        table = torch.tensor(figures, dtype=torch.float64, device=cpu.DEVICE)
+        dist.broadcast(table, src=0)
+        return table.tolist()
 
     def _act(self, action: Action, size: int) -> bool:
         """Do what the policy on spikes decided; answer whether the step stands, if without an update."""
@@ -220,21 +225,23 @@ class Loop:
             self._save(loss)
 
     def _validate(self) -> float:
-        row = self.task.validate()
+        with self.onlooker.patience():
+            row = self.task.validate(self.trainer)
         self._add(self.curve.add({"step": self.trainer.step_count, **row}))
         told = ", ".join(
             f"{name.removeprefix('heldout_').replace('_', ' ')} {row[name]:.4f}" for name in SHOWN if name in row
         )
         self.log(f"step {self.trainer.step_count}: held-out {told}")
+        if self.report:
+            self.report(self.trainer.step_count, row["heldout_loss"])
         return row["heldout_loss"]
 
     def _save(self, heldout_loss: float | None = None) -> None:
-        self.place.waiting = self.curve.waiting()
-        self.place.policy = self.policy.state_dict() if self.policy else {}
+        files = {STATE: artefacts.canonical_json(self.saved_place())}
         if dist.get_rank() == 0:
             self.curve.write(self.work)
-        files = {STATE: artefacts.canonical_json(asdict(self.place))}
-        self.saver.save(self.trainer.step_count, self.trainer.state, heldout_loss, files)
+        with self.onlooker.patience():
+            self.saver.save(self.trainer.step_count, self.trainer.state, heldout_loss, files)
 
     def _load(self, folder: Path) -> None:
         """Weights, optimiser and place as they were."""
@@ -304,11 +311,12 @@ class Loop:
 
     def _note(self, event: Event) -> None:
         if self.flight.add(event):
+            self.onlooker.event(event.step, event.what, event.why)
             self.log(f"step {event.step}: {event.what}" + (f": {event.why}" if event.why else ""))
 
     def _add(self, row: dict[str, Any] | None) -> None:
         if row is not None:
-            self.watch.added(row)
+            self.onlooker.added(row)
 
     def _publish_settings(self) -> None:
         """For `headwater-model steer`."""

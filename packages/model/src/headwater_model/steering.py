@@ -13,13 +13,14 @@ import argparse
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ._contracts import manifest as artefacts
 from ._contracts.config import Config, override, parse, resolved
 from ._contracts.errors import UsageError, UserError
+from .model_config import GATED, Activation
 from .training_config import OptimizerConfig, ScheduleConfig
 
 SETTINGS, ORDERS = "settings.json", "orders.jsonl"
@@ -31,13 +32,7 @@ class Settings(Config):
     optimizer: OptimizerConfig = Field(description="another kind keeps the weights and starts its own state")
     schedule: ScheduleConfig = Field(description="of the learning rate, over the whole run")
     batch: int = Field(ge=1, description="sequences a step")
-    activation: str = Field(description="of the MLPs; a gated one for a gated one, a plain one for a plain one")
-
-    @model_validator(mode="after")
-    def _known(self) -> Settings:
-        if self.activation not in GATED + PLAIN:
-            raise ValueError(f"activation {self.activation!r} is none of {', '.join(GATED + PLAIN)}")
-        return self
+    activation: Activation = Field(description="of the MLPs; a gated one for a gated one, a plain one for a plain one")
 
     def changed(self, values: dict[str, Any]) -> Settings:
         """These settings with some replaced.
@@ -51,16 +46,12 @@ class Settings(Config):
         items = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         new = parse(Settings, override(resolved(self), items), "settings")
         if (new.activation in GATED) != (self.activation in GATED):
-            fitting = GATED if self.activation in GATED else PLAIN
+            fitting = [name for name in get_args(Activation) if (name in GATED) == (self.activation in GATED)]
             raise UsageError(
                 f"settings.activation: {new.activation} needs other weights than {self.activation}; "
                 f"it can become {' or '.join(fitting)}"
             )
         return new
-
-
-GATED = ("swiglu", "geglu")
-PLAIN = ("gelu", "gelu_tanh", "relu", "squared_relu")
 
 
 class Orders:
