@@ -17,6 +17,7 @@ import headwater_model.cpu as cpu  # noqa: F401
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
+from megatron.core.tensor_parallel.random import is_checkpointing
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -54,10 +55,11 @@ class CoreAttention(MegatronModule):
         return self._attend(query, key, value, attention_mask)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
-        training = query.shape[1:] == key.shape[1:] and query.size(0) > 1
-        if training and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        # A layer that is computed again in the backward pass must do the same in both passes.
+        learns = (torch.is_grad_enabled() and query.requires_grad) or is_checkpointing()
+        if learns and query.device.type == "cpu" and query.shape[1:] == key.shape[1:] and query.size(0) > 1:
             rows, batch, heads, width = query.shape
-            flat = (t.reshape(rows, batch * heads, width).transpose(0, 1).contiguous() for t in (query, key, value))
+            flat = (t.flatten(1, 2).transpose(0, 1).contiguous() for t in (query, key, value))
             return BlockAttention.apply(*flat, attention_mask).transpose(0, 1).reshape(rows, batch, heads * width)
         q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
         causal = attention_mask is None and q.size(2) > 1
