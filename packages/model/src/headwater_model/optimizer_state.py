@@ -53,11 +53,12 @@ def sharded(optimizer: ChainedOptimizer, weights: Any, loading: bool = False) ->
     """
     names = {id(shell): _names(shell) for shell in optimizer.chained_optimizers}
     found: dict[str, Any] = {}
-    for number, (weight, slot) in enumerate(_slots(optimizer, weights)):
+    for number, (weight, slot) in enumerate(_trained(optimizer, weights)):
         whole = {}
         for name in names[id(slot.shell)]:
             value = slot.state.get(name)
-            whole[name] = _whole(name, weight, slot, value, number, loading)
+            if value is not None or slot.share is not None:
+                whole[name] = _whole(name, weight, slot, value, number, loading)
         if weight.data.dtype != torch.float32:
             whole[MASTER] = _whole(MASTER, weight, slot, slot.master, number, loading)
         found[str(number)] = whole
@@ -66,7 +67,7 @@ def sharded(optimizer: ChainedOptimizer, weights: Any, loading: bool = False) ->
 
 def load(optimizer: ChainedOptimizer, weights: Any, loaded: dict[str, Any]) -> None:
     """Take over what a checkpoint filled into the answer of `sharded(..., loading=True)`."""
-    for number, (_, slot) in enumerate(_slots(optimizer, weights)):
+    for number, (_, slot) in enumerate(_trained(optimizer, weights)):
         for name, whole in loaded["weights"][str(number)].items():
             target = slot.master if name == MASTER else slot.state.get(name)
             if target is not None:
@@ -76,21 +77,26 @@ def load(optimizer: ChainedOptimizer, weights: Any, loaded: dict[str, Any]) -> N
         _set_step(shell, step)
 
 
-def _slots(optimizer: ChainedOptimizer, weights: Any) -> Iterator[tuple[ShardedTensor | ShardedTensorFactory, Slot]]:
-    """Every weight that is trained, in the same order on all ranks that hold it."""
-    slots: dict[int, Slot] = {}
+def slots(optimizer: ChainedOptimizer) -> dict[int, Slot]:
+    """By the id of each weight of the model that is trained."""
+    found: dict[int, Slot] = {}
     for shell in optimizer.chained_optimizers:
         if isinstance(shell, DistributedOptimizer):
-            slots.update(_zero_slots(shell))
+            found.update(_zero_slots(shell))
             continue
-        slots.update({id(weight): Slot(shell, weight) for weight in shell.get_parameters()})
-        for models, masters in zip(
-            getattr(shell, "float16_groups", []), getattr(shell, "fp32_from_float16_groups", []), strict=True
-        ):
-            slots.update({id(m): Slot(shell, master) for m, master in zip(models, masters, strict=True)})
+        pairs = zip(getattr(shell, "float16_groups", []), getattr(shell, "fp32_from_float16_groups", []), strict=True)
+        models = {id(copy): weight for weights, copies in pairs for weight, copy in zip(weights, copies, strict=True)}
+        for master in shell.get_parameters():
+            found[id(models.get(id(master), master))] = Slot(shell, master)
+    return found
+
+
+def _trained(optimizer: ChainedOptimizer, weights: Any) -> Iterator[tuple[ShardedTensor | ShardedTensorFactory, Slot]]:
+    """Every weight that is trained, in the same order on all ranks that hold it."""
+    found = slots(optimizer)
     for weight in nested_values(extract_sharded_tensors_and_factories(weights)[0]):
-        if id(weight.data) in slots:
-            yield weight, slots[id(weight.data)]
+        if id(weight.data) in found:
+            yield weight, found[id(weight.data)]
 
 
 def _zero_slots(shell: DistributedOptimizer) -> dict[int, Slot]:
@@ -139,13 +145,23 @@ def _like(
     name: str, weight: ShardedTensor | ShardedTensorFactory, value: Tensor, replica: Any
 ) -> ShardedTensor | ShardedTensorFactory:
     key = f"optimizer.{name}.{weight.key}"
+    if value.shape != weight.data.shape:
+        return _factor(key, weight, value, replica)
     if isinstance(weight, ShardedTensorFactory):
         return replace(weight, key=key, data=value, replica_id=replica)
     return replace(weight, key=key, data=value, dtype=value.dtype, replica_id=replica)
 
 
+def _factor(key: str, weight: ShardedTensor | ShardedTensorFactory, value: Tensor, replica: Any) -> ShardedTensor:
+    """A row or a column that Adafactor keeps of a whole matrix, at the matrix' place among the layers."""
+    like = weight.build()[0] if isinstance(weight, ShardedTensorFactory) else weight
+    lead = like.prepend_axis_num
+    layers = [(axis, like.global_offset[axis], like.global_shape[axis]) for axis in range(lead)]
+    return ShardedTensor.from_rank_offsets(key, value, *layers, replica_id=replica, prepend_axis_num=lead)
+
+
 def _names(shell: Any) -> list[str]:
-    """Names of the states that have a weight's shape, the same on all ranks: some hold a share of no weight."""
+    """Names of the states that are tensors, the same on all ranks: some hold a share of no weight."""
     held = {n for state in shell.optimizer.state.values() for n, value in state.items() if value.dim()}
     if not isinstance(shell, DistributedOptimizer):
         return sorted(held)

@@ -1,9 +1,9 @@
 """One training engine for everything that learns: pre-training, SFT, reward model, policy, value.
 
 A thin shell over Megatron: its data-parallel wrapper, its schedules (with and without a pipeline), its
-optimiser with fp32 masters, its learning-rate scheduler, its distributed checkpoints. Gradients are
-divided by the number of counted tokens of the whole batch, over all micro-batches and all ranks, so a batch cut
-differently gives the same step under every layout.
+optimiser with fp32 masters, its distributed checkpoints. Gradients are divided by the number of counted tokens of
+the whole batch, over all micro-batches and all ranks, so a batch cut differently gives the same step under every
+layout.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ import torch.distributed as dist
 from megatron.core import parallel_state
 from megatron.core.distributed import DistributedDataParallel, DistributedDataParallelConfig, finalize_model_grads
 from megatron.core.optimizer.clip_grads import clip_grad_by_total_norm_fp32
-from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from megatron.core.pipeline_parallel import get_forward_backward_func
 from megatron.core.utils import get_attr_wrapped_model
 from torch import Tensor
 
-from . import checkpoint, context_parallel, optimizer_state
+from . import checkpoint, context_parallel, hot_swap, optimizer_state
 from . import optimizer as optimizers
+from . import schedule as schedules
 from ._contracts.errors import UserError
 from .config import OptimizerConfig, ScheduleConfig
 from .gpt import GPT
@@ -44,14 +44,16 @@ class Trainer:
         """Wrap a model, as built by `gpt.build` or loaded by `pretrained.load` (any layout, any type), or this
         rank's chunks of one, as built by `gpt.build_chunks`."""
         self.step_count = 0
+        self.token_count = 0
+        self.optimizer_config = optimizer
         self.schedule = schedule
-        self.chunks: list[GPT] = list(model) if isinstance(model, list | tuple) else [model]
+        self.chunks: list[GPT] = [model] if isinstance(model, GPT) else list(model)
         self.parallel = layout()
         config = self.chunks[0].config
         self._wrapped = [self._wrap(chunk, first=number == 0) for number, chunk in enumerate(self.chunks)]
         with cpu.on_device():
             self.optimizer = optimizers.build(
-                self._wrapped, optimizer, schedule.floor, config.params_dtype, zero=self.parallel.zero == 1
+                self._wrapped, optimizer, config.params_dtype, zero=self.parallel.zero == 1
             )
         config.finalize_model_grads_func = finalize_model_grads
         config.grad_scale_func = self.optimizer.scale_loss
@@ -60,7 +62,6 @@ class Trainer:
             if len(self.chunks) == 1:
                 config.no_sync_func = config.no_sync_func[0]
         self._drops = bool(config.hidden_dropout or config.attention_dropout)
-        self.scheduler = _scheduler(self.optimizer, optimizer, schedule)
 
     def _wrap(self, chunk: GPT, first: bool) -> DistributedDataParallel:
         options = DistributedDataParallelConfig(
@@ -114,7 +115,8 @@ class Trainer:
                 rank, weights and optimiser stay as they are. The step counts all the same.
 
         Returns:
-            loss, grad_norm (before clipping), lr, count, and each metric: averages over all ranks.
+            loss, grad_norm (before clipping), lr (a group's own is this times its scale), count, and each
+            metric: averages over all ranks.
 
         Raises:
             UserError: positions or micro-batches that the layout can't split.
@@ -122,16 +124,19 @@ class Trainer:
         for chunk in self._wrapped:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        lr = self.optimizer.param_groups[0]["lr"]
+        tokens = sum(batch["tokens"].numel() for batch in microbatches) * self.parallel.data
+        progress = {"steps": self.step_count + 1, "tokens": self.token_count + tokens}[self.schedule.unit]
+        lr = self.optimizer_config.lr * schedules.factor(self.schedule, progress)
+        optimizers.set_lr(self.optimizer, lr)
         with dropout_of(self.step_count) if self._drops else nullcontext():
             sums = self._run(microbatches, loss_fn, train=True)
         with cpu.on_device():
             self.optimizer.prepare_grads()
-            row = {**sums, "grad_norm": float(self.optimizer.get_grad_norm()), "lr": float(lr)}
+            row = {**sums, "grad_norm": float(self.optimizer.get_grad_norm()), "lr": lr}
             if accept is None or accept(row):
                 self._update(row["grad_norm"])
-        self.scheduler.step(1)
         self.step_count += 1
+        self.token_count += tokens
         return row
 
     def _update(self, norm: float) -> None:
@@ -195,27 +200,76 @@ class Trainer:
                 for chunk in self._wrapped:
                     chunk.start_param_sync(force_sync=True)
 
-    def save(self, folder: Path) -> None:
-        """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, schedule,
-        step count and torch's generator. Called on every rank; layouts may differ between save and load.
+    def change_schedule(self, schedule: ScheduleConfig) -> None:
+        """Go on under another schedule, which counts from the run's first step as any does."""
+        self.schedule = schedule
+
+    def change_optimizer(self, optimizer: OptimizerConfig) -> str:
+        """Go on with other settings or another kind: weights and masters stay, moments where both kinds have them.
+
+        Called between steps, on every rank. The next step is the same whether the run goes on or is saved after
+        the change and loaded under the new config.
+
+        Returns:
+            What was kept, in a line.
+
+        Raises:
+            UserError: this layout can't have the new kind.
         """
-        checkpoint.write(folder, self._state(loading=False))
+        self._gather()
+        config = self.chunks[0].config
+        with cpu.on_device():
+            self.optimizer, kept = hot_swap.swap(
+                self.optimizer,
+                self._wrapped,
+                self.optimizer_config,
+                optimizer,
+                config.params_dtype,
+                zero=self.parallel.zero == 1,
+            )
+        config.grad_scale_func = self.optimizer.scale_loss
+        self.optimizer_config = optimizer
+        return kept
+
+    @torch.no_grad()
+    def take_weights(self, model: GPT) -> None:
+        """Begin with the weights of another model of the same shape and layout (`pretrained.load`)."""
+        for own, given in zip(self.module.parameters(), model.parameters(), strict=True):
+            own.copy_(given)
+        with cpu.on_device():
+            self.optimizer.reload_model_params()
+
+    def save(self, folder: Path) -> None:
+        """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, step and token
+        count and torch's generator. Called on every rank; layouts may differ between save and load.
+        """
+        checkpoint.write(folder, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """The sharded state dict that `save` writes, of this moment's tensors; collective."""
+        return self._state(loading=False)
 
     def load(self, folder: Path) -> None:
         """Go on from `save`: the next steps are the very steps that would have followed.
 
+        Learning rate, decay, clipping and the like are those that this trainer was made with: they are not saved.
+
         Raises:
-            UserError: the checkpoint is damaged or of another shape.
+            UserError: the checkpoint is damaged, of another shape or of another kind of optimiser.
         """
+        kind = checkpoint.read(folder, {}).get("optimizer_kind", "none")
+        if kind != self.optimizer_config.kind:
+            raise UserError(
+                f"{folder} was saved with optimizer.kind {kind}, not {self.optimizer_config.kind}: "
+                "load it with its own, then change (Trainer.change_optimizer)"
+            )
         target = self._state(loading=True)
         weights = self.weights()
         state = checkpoint.read(folder, target)
         for name, chunk in zip(weights, self.chunks, strict=True):
             chunk.load_state_dict(state[name])
         optimizer_state.load(self.optimizer, weights, state["optimizer"])
-        self.scheduler.num_steps = 0  # it adds the saved count to its own
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.step_count = state["step"]
+        self.step_count, self.token_count = state["step"], state["tokens"]
         torch.set_rng_state(state["generator"])
 
     def _state(self, loading: bool) -> dict[str, Any]:
@@ -223,8 +277,9 @@ class Trainer:
         return {
             **weights,
             "optimizer": optimizer_state.sharded(self.optimizer, weights, loading),
-            "scheduler": self.scheduler.state_dict(),
+            "optimizer_kind": self.optimizer_config.kind,
             "step": self.step_count,
+            "tokens": self.token_count,
             "generator": torch.get_rng_state(),
         }
 
@@ -281,27 +336,3 @@ def _reduce(outputs: list[dict[str, tuple[Tensor, Tensor]]]) -> dict[str, float]
         rows = table.tolist()
     found = {name: total / count if count else 0.0 for name, (total, count) in zip(names, rows, strict=True)}
     return {**found, "count": rows[0][1] if rows else 0.0}
-
-
-def _scheduler(optimizer: Any, config: OptimizerConfig, schedule: ScheduleConfig) -> OptimizerParamScheduler:
-    """Megatron's scheduler, counted in steps; the first step already has a learning rate above 0."""
-    style = {"wsd": "WSD"}.get(schedule.kind, schedule.kind)
-    scheduler = OptimizerParamScheduler(
-        optimizer,
-        init_lr=0.0,
-        max_lr=config.lr,
-        min_lr=config.lr * schedule.floor,
-        lr_warmup_steps=schedule.warmup,
-        lr_decay_steps=max(schedule.steps, schedule.warmup + 1),
-        lr_decay_style=style,
-        start_wd=config.weight_decay,
-        end_wd=config.weight_decay,
-        wd_incr_steps=schedule.steps,
-        wd_incr_style="constant",
-        wsd_decay_steps=schedule.decay or None,
-        lr_wsd_decay_style="minus_sqrt",
-        use_checkpoint_opt_param_scheduler=True,
-        override_opt_param_scheduler=False,
-    )
-    scheduler.step(1)
-    return scheduler
