@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from ._contracts.config import Config
@@ -10,6 +12,9 @@ from ._contracts.config import Config
 class ModelConfig(Config):
     """Shape of a Llama-like causal decoder: RMSNorm, SwiGLU, rotary positions, no biases."""
 
+    kind: Literal["decoder", "prefix", "encoder_decoder", "encoder"] = Field(
+        "decoder", description="causal decoder, decoder with a visible prefix, T5, or BERT"
+    )
     layers: int = Field(6, ge=1, description="transformer layers")
     hidden: int = Field(256, ge=8, description="width of the residual stream")
     heads: int = Field(4, ge=1, description="query heads")

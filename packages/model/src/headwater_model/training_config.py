@@ -65,3 +65,10 @@ class ScheduleConfig(Config):
         if self.kind == "wsd" and not 0 < self.decay <= self.steps - self.warmup:
             raise ValueError(f"wsd needs 1 to {self.steps - self.warmup} steps of decay, not {self.decay}")
         return self
+
+
+class ObjectiveConfig(Config):
+    """What is taken out of a window of text, for the kinds of model that restore it (see `objectives`)."""
+
+    rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked or taken out")
+    mean_span: float = Field(3.0, ge=1, description="encoder_decoder: tokens of a span that is taken out, on average")
