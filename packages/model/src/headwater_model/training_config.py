@@ -33,8 +33,8 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of parallel.{over} {parts}")
-        if self.pipeline > 1 and model.tie_embeddings:
-            raise ValueError("tie_embeddings needs parallel.pipeline 1: the two tables lie on different ranks")
+        if self.tensor > 1 and model.experts:
+            raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
 
 class OptimizerConfig(Config):
