@@ -10,7 +10,8 @@ How weights are drawn, by `ModelConfig.init` (d: hidden, L: layers; normal with 
            times 0.67 L^-1/4 (T-Fixup, Huang et al. 2020, section 3.3: the embeddings and the encoder, the block without
            cross-attention; the norms, which the paper takes out, stay)
 
-Residual writers are the two matrices of a layer whose output is added to the residual stream.
+Residual writers are the matrices of a layer whose output is added to the residual stream. T5's embeddings have std 1
+and its biases of relative positions 1/sqrt(d), whatever `init`, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -68,6 +69,8 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int, head: str) -> N
 
 def scale(name: str, shape: tuple[int, ...], config: ModelConfig) -> float | Tensor:
     """Standard deviation of a matrix [out, in]: one number, or a column with one a row, float32 [out, 1]."""
+    if config.kind == "encoder_decoder" and ("embeddings" in name or "relative" in name):
+        return 1.0 if "embeddings" in name else config.hidden**-0.5
     embedding = "embeddings" in name or name.startswith("output_layer")
     writer = "linear_proj" in name or "linear_fc2" in name
     residual = (2 * config.layers) ** -0.5 if writer else 1.0

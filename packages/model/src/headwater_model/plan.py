@@ -141,6 +141,8 @@ def layouts(config: HardwareConfig, model: ModelConfig, batch: int, tokens: floa
     Raises:
         UserError: none obeys the rules or fits.
     """
+    if model.kind in ("encoder_decoder", "encoder"):
+        raise UserError(f"plan.hardware: layouts are predicted for decoders, not for kind {model.kind}; leave it out")
     device = config.loaded
     search = Search(
         config.devices, batch, device.node, config.micro_batches, config.interleaves, config.zero, config.recompute,

@@ -33,6 +33,8 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of parallel.{over} {parts}")
+        if self.pipeline > 1 and model.kind in ("encoder_decoder", "encoder"):
+            raise ValueError(f"kind {model.kind} needs parallel.pipeline 1")
         if self.tensor > 1 and model.experts:
             raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
