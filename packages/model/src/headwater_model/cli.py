@@ -54,8 +54,18 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
 
 
+def _presets_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON: what each name pins, and its source")
+
+
 COMMANDS = [
     Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate"),
+    Command(
+        "presets",
+        "published models by name: shape, parameters as counted and as published",
+        _presets_arguments,
+        "headwater_model.presets:run",
+    ),
     Command(
         "budget",
         "from compute, days, money, tokens or a size to a plan, by every scaling law",

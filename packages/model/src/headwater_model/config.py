@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from . import presets
 from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
@@ -118,13 +119,28 @@ class PlanConfig(Config):
     context: int = Field(512, ge=16, description="sequence length in tokens")
     head_width: int = Field(64, ge=8, description="channels an attention head")
     aspect: float = Field(64.0, gt=0, description="hidden width a layer, where the shape is not pinned")
-    model: dict[str, int | float | bool | None] = Field(
-        default_factory=dict, description="fields of the model's shape to pin, such as layers, hidden, heads"
+    preset: str | None = Field(None, description="published model whose fields are pinned, see headwater-model presets")
+    model: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict,
+        description="fields of the model to pin, such as layers, hidden, heads, position; they override the preset's",
     )
     batch: int | None = Field(None, ge=1, description="sequences a step; from the tokens if null")
     lr: float | None = Field(None, gt=0, description="peak learning rate; from the width if null")
     vocab_multiple: int = Field(64, ge=1, description="the vocabulary is padded to a multiple of this")
     hardware: HardwareConfig | None = Field(None, description="devices to predict memory, time and price for")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        """The preset's fields become the plan's own, and so part of the fingerprint."""
+        name = values.get("preset") if isinstance(values, dict) else None
+        given = values.get("model") or {} if name else {}
+        if not isinstance(name, str) or not isinstance(given, dict):
+            return values
+        try:
+            return {**values, "model": {**presets.fields(name), **given}}
+        except UserError as e:
+            raise ValueError(str(e)) from None
 
     @model_validator(mode="after")
     def _known(self) -> PlanConfig:

@@ -28,6 +28,10 @@ from torch import Tensor, nn
 
 from .model_config import ModelConfig
 
+CHECKPOINT_NAMES = {
+    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
+    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
+}
 Source = Callable[[str, tuple[int, ...], tuple[int, ...]], Tensor]
 
 
@@ -47,6 +51,17 @@ def fill(model: nn.Module, source: Source) -> None:
         whole = source(part.key, tuple(part.global_offset[:lead]), tuple(part.global_shape[lead:]))
         place = tuple(slice(o, o + n) for o, n in zip(part.global_offset[lead:], weight.shape, strict=True))
         weight.copy_(whole[place])
+
+
+def parameter_name(name: str, index: tuple[int, ...]) -> str:
+    """The name that a weight of Megatron's distributed checkpoints has as a parameter of the whole model."""
+    for theirs, ours in CHECKPOINT_NAMES.items():
+        name = name.replace(theirs, ours)
+    if index:
+        name = name.replace("decoder.layers.", f"decoder.layers.{index[0]}.")
+    if len(index) > 1:
+        name = name.replace("mlp.experts.experts.", f"mlp.experts.local_experts.{index[1]}.")
+    return name
 
 
 def initialise(model: nn.Module, config: ModelConfig, seed: int, head: str) -> None:
