@@ -66,6 +66,8 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of {over} {parts}")
+        if self.pipeline > 1 and model.kind in ("encoder_decoder", "encoder"):
+            raise ValueError(f"kind {model.kind} needs parallel.pipeline 1")
         if self.tensor > 1 and model.experts:
             raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
@@ -360,3 +362,10 @@ class SpikeConfig(Config):
         if self.warmup > self.window:
             raise ValueError(f"warmup {self.warmup} is more than the window {self.window} holds")
         return self
+
+
+class ObjectiveConfig(Config):
+    """What is taken out of a window of text, for the kinds of model that restore it (see `objectives`)."""
+
+    rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked or taken out")
+    mean_span: float = Field(3.0, ge=1, description="encoder_decoder: tokens of a span that is taken out, on average")
