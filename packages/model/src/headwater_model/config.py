@@ -10,13 +10,15 @@ from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import AsyncConfig, LocalSGDConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 
 __all__ = [
+    "AsyncConfig",
     "BudgetConfig",
     "DeviceConfig",
     "ExportConfig",
     "HardwareConfig",
+    "LocalSGDConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",

@@ -15,11 +15,12 @@ from pathlib import Path
 from ._contracts.errors import UserError
 
 
-def run(module: str, arguments: Sequence[str], ranks: int, logs: Path) -> None:
+def run(module: str, arguments: Sequence[str], ranks: int, logs: Path, dispensable: bool = False) -> None:
     """Run `python -m module ARGUMENTS` as `ranks` processes with torchrun's environment, and wait.
 
     Rank 0 writes to this process's output, the others to `logs/rank-N.log`. SIGTERM is handed on, and
-    the ranks may take their time over it (a checkpoint). When one fails, the others are ended.
+    the ranks may take their time over it (a checkpoint). When one fails, the others are ended; where all but
+    rank 0 are `dispensable`, only its end counts, and ends the others.
 
     Raises:
         UserError: a rank failed; its last line of output is the message.
@@ -53,7 +54,7 @@ def run(module: str, arguments: Sequence[str], ranks: int, logs: Path) -> None:
             workers.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
             if log:
                 log.close()
-        failed = _wait(workers)
+        failed = _wait(workers[:1] if dispensable else workers)
     finally:
         for worker in workers:
             if worker.poll() is None:
