@@ -245,6 +245,7 @@ def main(folder: Path) -> None:
     keep("islands", islands(peers))
     keep("death", asynchronous(apart("death"), rank, 4, AsyncConfig(workers=3, staleness=1), 20, dies_at=4))
     peers = Peers(apart("end"), rank, 3)
+    replicas = Peers(apart("replicas"), rank - 1, 2) if rank else None
     if rank == 0:
         server = ParameterServer(build(SHAPE, seed=3), PLAIN, constant(20), peers, AsyncConfig())
         for _ in range(3):
@@ -254,6 +255,12 @@ def main(folder: Path) -> None:
         Worker(build(SHAPE, seed=3), PLAIN, constant(20)).work(peers, sequences, next_token_loss)
     except UserError as e:
         keep("end", str(e))
+    if rank == 2:
+        os._exit(0)
+    try:
+        replicas.mean(torch.zeros(4))
+    except UserError as e:
+        keep("replica", str(e))
 
 
 if __name__ == "__main__":

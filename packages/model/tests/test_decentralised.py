@@ -77,6 +77,14 @@ def test_replicas_go_on_from_the_newest_step_that_all_have_whole(found: Found) -
     assert any("weights has changed" in line for line in runs[1]["said"])
 
 
+def test_a_replica_that_dies_ends_the_others_with_one_line(found: Found) -> None:
+    line = found("replica", 1)
+    assert line.startswith("another process has ended or fell silent (") and line.endswith(
+        "start the run again to go on"
+    )
+    assert len(line.splitlines()) == 1
+
+
 # ---- asynchronous SGD
 
 

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import headwater_model.cpu as cpu
+import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 import torch.distributed as dist
@@ -42,7 +41,8 @@ class LocalTrainer(Trainer):
         """
         super().__init__(model, optimizer, schedule)
         self.peers, self.config = peers, config
-        if any(isinstance(part, DistributedOptimizer) for part in _parts(self.optimizer)):
+        shells = getattr(self.optimizer, "chained_optimizers", [self.optimizer])
+        if any(isinstance(shell, DistributedOptimizer) for shell in shells):
             raise UserError("local SGD needs whole float32 weights on a rank: switch the distributed optimizer off")
         self.meeting = torch.nn.Parameter(self._weights())
         """Weights after the last meeting: float32 [this rank's parameters], on the host."""
@@ -112,27 +112,19 @@ class LocalTrainer(Trainer):
         self.meeting.grad = None
         return {"communicated_bytes": float(gradient.nbytes), "outer_norm": gradient.norm().item()}
 
-    def _masters(self) -> list[Tensor]:
-        """The float32 weights that the inner optimiser updates."""
-        return [w for part in _parts(self.optimizer) for group in part.optimizer.param_groups for w in group["params"]]
+    def _masters(self) -> list[tuple[Tensor, Tensor]]:
+        """Each of the model's parameters with its float32 weight, which the inner optimiser updates; often the same."""
+        return [(p, getattr(p, "main_param", p)) for p in self.module.parameters()]
 
     def _weights(self) -> Tensor:
-        return torch.cat([weight.detach().reshape(-1).float().cpu() for weight in self._masters()])
+        return torch.cat([master.detach().reshape(-1).float().cpu() for _, master in self._masters()])
 
     @torch.no_grad()
     def _set_weights(self, flat: Tensor) -> None:
-        masters = self._masters()
-        for weight, values in zip(masters, flat.split([w.numel() for w in masters]), strict=True):
-            weight.copy_(values.view_as(weight))
-        with cpu.on_device():
-            for part in _parts(self.optimizer):
-                if hasattr(part, "_copy_main_params_to_model_params"):  # the model's own are bfloat16
-                    part._copy_main_params_to_model_params()
-
-
-def _parts(optimizer: Any) -> list[Any]:
-    """Megatron's shells, each round one of torch's optimisers."""
-    return [part for part in getattr(optimizer, "chained_optimizers", [optimizer]) if part.optimizer is not None]
+        pairs = self._masters()
+        for (parameter, master), values in zip(pairs, flat.split([p.numel() for p, _ in pairs]), strict=True):
+            master.copy_(values.view_as(master))
+            parameter.copy_(master)
 
 
 def _outer_file(folder: Path) -> Path:
