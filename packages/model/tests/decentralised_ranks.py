@@ -28,6 +28,7 @@ from headwater_model.config import (
     ParallelConfig,
     ScheduleConfig,
 )
+from headwater_model.decentralised import wire
 from headwater_model.decentralised.local import LocalTrainer
 from headwater_model.decentralised.peers import Peers, join, newest_common
 from headwater_model.decentralised.server import ParameterServer
@@ -105,15 +106,25 @@ def averaged_sgd(peers: Peers) -> dict[str, float]:
 
 
 def alone() -> dict[str, float]:
-    """One replica with outer learning rate 1 and no momentum, beside plain training."""
-    peers = Peers(dist.HashStore(), 0, 1)
+    """One replica beside plain training whose weights are moved by hand as the paper says, or not at all."""
     adamw = OptimizerConfig(lr=0.01)
-    trainer = local(peers, LocalSGDConfig(replicas=1, inner_steps=3, outer_lr=1.0, outer_momentum=0.0), 6, adamw)
-    run_local(trainer, 6)
-    plain = Trainer(build(SHAPE, seed=3), adamw, constant(6))
-    for step in range(6):
-        plain.step(sequences(step), next_token_loss)
-    return {"gap": gap(flat(plain), flat(trainer))}
+    gaps = {}
+    for name, rate, momentum in (("mean", 1.0, 0.0), ("nesterov", 0.7, 0.9)):
+        config = LocalSGDConfig(replicas=1, inner_steps=3, outer_lr=rate, outer_momentum=momentum)
+        trainer = local(Peers(dist.HashStore(), 0, 1), config, 6, adamw)
+        run_local(trainer, 6)
+        plain = Trainer(build(SHAPE, seed=3), adamw, constant(6))
+        velocity = torch.zeros_like(flat(plain))
+        for first in (0, 3):
+            meeting = flat(plain)
+            for step in range(first, first + 3):
+                plain.step(sequences(step), next_token_loss)
+            gradient = meeting - flat(plain)
+            velocity = momentum * velocity + gradient
+            if name == "nesterov":
+                wire.set_weights(plain.module, meeting - rate * (gradient + momentum * velocity))
+        gaps[name] = gap(flat(plain), flat(trainer))
+    return gaps
 
 
 def diloco(peers: Peers, folder: Path) -> dict[str, object]:

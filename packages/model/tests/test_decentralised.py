@@ -41,9 +41,13 @@ def test_meeting_at_every_step_with_outer_rate_1_is_synchronous_sgd(found: Found
         assert found("averaged", rank)["gap"] < 1e-6 < 0.01 < found("averaged", rank)["moved"]
 
 
-def test_one_replica_with_outer_rate_1_is_plain_training(found: Found) -> None:
+def test_the_outer_step_is_sgd_with_nesterov_momentum_on_the_way_since_the_last_meeting(found: Found) -> None:
+    assert found("alone")["nesterov"] < 1e-5
+
+
+def test_one_replica_with_outer_rate_1_and_no_momentum_is_plain_training(found: Found) -> None:
     """w - (w - v) is v up to rounding."""
-    assert found("alone")["gap"] < 1e-6
+    assert found("alone")["mean"] < 1e-6
 
 
 def test_replicas_part_and_are_equal_after_each_meeting_and_after_the_last_step(found: Found) -> None:
