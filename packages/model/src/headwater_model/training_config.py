@@ -369,3 +369,33 @@ class ObjectiveConfig(Config):
 
     rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked or taken out")
     mean_span: float = Field(3.0, ge=1, description="encoder_decoder: tokens of a span that is taken out, on average")
+
+
+class LocalSGDConfig(Config):
+    """Replicas that train alone and meet every few steps: DiLoCo (Douillard et al. 2023, arXiv:2311.08105); with an
+    outer learning rate of 1 and no outer momentum, local SGD (Stich 2018, arXiv:1805.09767)."""
+
+    replicas: int = Field(2, ge=1, description="replicas, each with the ranks of `parallel`; they split the batch")
+    inner_steps: int = Field(50, ge=1, description="steps that a replica makes alone before all meet (H)")
+    outer_lr: float = Field(0.7, gt=0, description="learning rate of the outer SGD (the paper's 0.7)")
+    outer_momentum: float = Field(0.9, ge=0, lt=1, description="its Nesterov momentum (the paper's 0.9)")
+
+
+class AsyncConfig(Config):
+    """Workers that hand their gradients to a parameter server (Downpour SGD, Dean et al. 2012), none of them further
+    ahead of the slowest than a bound (stale synchronous parallel, Ho et al. 2013)."""
+
+    workers: int = Field(2, ge=1, description="ranks that compute gradients; the server is one more")
+    staleness: int | None = Field(4, ge=0, description="batches a worker may be ahead of the slowest; null: no bound")
+    damp: bool = Field(
+        False, description="divide the learning rate by the gradient's staleness (Zhang et al. 2015, arXiv:1511.05950)"
+    )
+    arrivals: Literal["real", "seeded"] = Field(
+        "real", description="seeded: gradients are taken in an order drawn from `seed`, so that a run can be repeated"
+    )
+    seed: int = Field(0, ge=0, description="of the order of arrival")
+
+    @property
+    def ranks(self) -> int:
+        """Processes needed: the workers and the server, which is rank 0."""
+        return self.workers + 1
