@@ -7,7 +7,7 @@ import json
 from . import checkpoint, runtime
 from ._contracts.stage import Run
 from .config import ExportConfig, ModelConfig
-from .gpt import build
+from .model import build
 from .pretrained import TYPES, save
 
 
