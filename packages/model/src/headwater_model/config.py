@@ -11,10 +11,11 @@ from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import DataConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 
 __all__ = [
     "BudgetConfig",
+    "DataConfig",
     "DeviceConfig",
     "ExportConfig",
     "HardwareConfig",
@@ -158,6 +159,7 @@ class PretrainConfig(Config):
     seed: int = Field(1234, ge=0, description="of weights and data order")
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters; masters are float32")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
+    data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
     schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="learning rate over steps")
     warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with rising learning rate")

@@ -23,10 +23,11 @@ from ._contracts.config import resolved
 from ._contracts.errors import UserError
 from ._contracts.stage import Run
 from .config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
-from .facts import read_facts
+from .data_check import check as check_data
 from .gpt import build
+from .heldout import HeldOut
 from .pretrained import TYPES, end_of_text, read_tokenizer
-from .tokens import HeldOut, TrainingData
+from .tokens import TrainingData
 from .trainer import Trainer, next_token_loss
 
 
@@ -70,16 +71,28 @@ def train(
     """
     plan = read_plan(inputs["plan"])
     model_config, steps = ModelConfig(**plan["model"]), config.steps or plan["steps"]
-    _check(config, model_config, plan, inputs)
+    if config.parallel.ranks == 1:  # more were checked before they were started
+        _check(config, model_config, plan, inputs)
     torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.parallel.ranks))
     runtime.initialize(config.parallel, config.seed)
     rank, ranks = parallel_state.get_data_parallel_rank(), config.parallel.data
     tokenizer = read_tokenizer(inputs["tokenizer"])
     document_end = end_of_text(tokenizer, inputs["tokenizer"])
+    sequences = max(steps, plan["steps"]) * plan["batch"]
+    tokens_inputs = token_inputs(inputs)
     data = TrainingData(
-        inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, document_end, work / "index"
+        tokens_inputs, config.data, model_config.context, sequences, config.seed, document_end, work / "index"
     )
-    heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, document_end, config.heldout_tokens)
+    for line in data.report(steps * plan["batch"]):
+        log(line)
+    heldout = HeldOut(
+        inputs["tokens"],
+        model_config.context,
+        tokenizer,
+        document_end,
+        config.heldout_tokens,
+        config.data.document_mask,
+    )
     optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": plan["lr"]})
     trainer = Trainer(
         build(model_config, dtype=TYPES[config.precision], seed=config.seed), optimizer, _schedule(config, steps)
@@ -209,15 +222,14 @@ class _Terminated:
         signal.signal(signal.SIGTERM, self._before)
 
 
+def token_inputs(inputs: dict[str, Path]) -> dict[str, Path]:
+    """The tokens artefacts among the inputs."""
+    return {name: folder for name, folder in inputs.items() if name not in ("plan", "tokenizer")}
+
+
 def _check(config: PretrainConfig, model: ModelConfig, plan: dict, inputs: dict[str, Path]) -> None:
     """Refuse what cannot train, before the first step."""
-    facts = read_facts(inputs["tokens"])
-    ids = read_tokenizer(inputs["tokenizer"]).get_vocab_size()
-    if not facts.vocabulary <= ids <= model.vocab:
-        raise UserError(
-            f"the tokens have {facts.vocabulary} ids, the tokenizer {ids}, the plan {model.vocab}: "
-            "they were not made from one another; run encode and plan again"
-        )
+    check_data(token_inputs(inputs), config.data, inputs["tokenizer"], model.vocab, model.context)
     try:
         config.parallel.check(model)
     except ValueError as e:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -74,3 +75,28 @@ class ObjectiveConfig(Config):
 
     rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked or taken out")
     mean_span: float = Field(3.0, ge=1, description="encoder_decoder: tokens of a span that is taken out, on average")
+
+
+class DataConfig(Config):
+    """What is read in training: which sources, in which shares, and whether documents see each other."""
+
+    weights: dict[str, float] | None = Field(
+        None,
+        description="share of the tokens of each source, in any unit (0.3, or 30): SOURCE of a tokens artefact, INPUT "
+        "for all of one, INPUT/SOURCE where two have that source; what is not named is left out; null: everything, in "
+        "proportion to its tokens",
+    )
+    document_mask: bool = Field(
+        False, description="attend within a document only, positions counted from its start; false: across the joints"
+    )
+
+    @model_validator(mode="after")
+    def _weighable(self) -> DataConfig:
+        if self.weights is None:
+            return self
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"weights.{name} is {weight}; a weight is 0 or more")
+        if not any(self.weights.values()):
+            raise ValueError("weights: at least one must be above 0; null reads everything in proportion to its tokens")
+        return self
