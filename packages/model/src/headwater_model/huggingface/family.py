@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ..gpt import Head
 from ..model_config import Activation, ModelConfig
 from .pairs import Pair
@@ -47,6 +49,8 @@ class Family:
     """How each weight is called and kept on the two sides, for the whole model; None: the two sides are the same."""
     ignored: tuple[str, ...] = ()
     """Endings of names in files that the model does not need: a head that is tied all the same, constants."""
+    modern: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights
+    """Weights of old files, or of incomplete ones, under today's names."""
 
 
 def differing(config: ModelConfig, **wanted: object) -> str | None:
