@@ -94,6 +94,6 @@ def test_held_out_losses_agree_whatever_the_number_of_micro_batches(folder: Path
 def test_dropout_is_the_same_when_computed_again_and_after_loading_and_on_ranks_that_share_weights(found) -> None:
     none, full, selective = found["dropout"]
     assert none["loss"] == full["loss"] == selective["loss"]
-    assert none["loss"][2] == none["again"] == full["again"] == selective["again"]
+    assert none["loss"][1] == none["again"] == full["again"] == selective["again"]
     assert abs(none["loss"][0] - found["float32"]["data 4"]["loss"][0]) > 1e-4  # it does drop
     assert found["apart"] == 0
