@@ -66,6 +66,8 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of {over} {parts}")
+        if self.context > 1 and model.kind != "decoder":
+            raise ValueError(f"kind {model.kind} needs parallel.context 1: its positions look ahead")
         if self.pipeline > 1 and model.kind in ("encoder_decoder", "encoder"):
             raise ValueError(f"kind {model.kind} needs parallel.pipeline 1")
         if self.tensor > 1 and model.experts:
