@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from megatron.core import parallel_state
 
-from . import checkpoint, launch, runtime
+from . import checkpoint, launch, runtime, width_transfer
 from ._contracts import manifest as artefacts
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
@@ -80,12 +80,13 @@ def train(
         inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, document_end, work / "index"
     )
     heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, document_end, config.heldout_tokens)
-    optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": plan["lr"]})
-    trainer = Trainer(
-        build_chunks(model_config, dtype=TYPES[config.precision], seed=config.seed),
-        optimizer,
-        _schedule(config, steps),
-    )
+    chunks, lr = build_chunks(model_config, dtype=TYPES[config.precision], seed=config.seed), plan["lr"]
+    if transfer := config.optimizer.width_transfer:
+        lr *= model_config.hidden / transfer.base  # the plan's is for hidden matrices of this width
+        for chunk in chunks:
+            width_transfer.initialise(chunk, model_config, transfer.base)
+    optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": lr})
+    trainer = Trainer(chunks, optimizer, _schedule(config, steps))
     curve = Curve(work / "log.jsonl", log_every=config.log_every)
     found = checkpoint.newest_good(work / "checkpoints", log)
     if found is not None:
