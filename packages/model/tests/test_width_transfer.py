@@ -130,6 +130,6 @@ def test_it_is_switched_on_in_the_middle_of_a_run():
 
 
 def test_matrices_of_one_std_at_every_width_are_refused_in_a_line():
-    drawn = ModelConfig(layers=2, hidden=32, heads=2, vocab=64, context=32, init_std=0.02)
-    with pytest.raises(UserError, match="set init_std null"):
+    drawn = ModelConfig(layers=2, hidden=32, heads=2, vocab=64, context=32, init="normal")
+    with pytest.raises(UserError, match="needs init fan_in"):
         width_transfer.initialise(build(drawn), drawn, BASE)

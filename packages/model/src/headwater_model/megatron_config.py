@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import headwater_model.cpu as cpu
 
 import torch
 import torch.nn.functional as F
+from megatron.core.activations import squared_relu
+from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
+from torch import Tensor, nn
 
-from .model_config import ModelConfig
+from .model_config import Activation, ModelConfig
 from .training_config import ParallelConfig
+
+ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "swiglu": F.silu,
+    "geglu": F.gelu,
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+    "squared_relu": squared_relu,  # Primer, arXiv:2109.08668
+}
 
 
 def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelConfig) -> TransformerConfig:
     """Megatron's config of the model with parameters of `dtype`, laid out as `parallel` says."""
     interleaved = parallel.chunks > 1
+    experts = {} if config.experts is None else _experts(config)
     return TransformerConfig(
         num_layers=config.layers,
         hidden_size=config.hidden,
         num_attention_heads=config.heads,
         num_query_groups=config.key_value_heads,
+        kv_channels=config.head_width,
         ffn_hidden_size=config.ffn_width,
-        normalization="RMSNorm",
+        normalization={"rmsnorm": "RMSNorm", "layernorm": "LayerNorm"}[config.norm],
         layernorm_epsilon=config.norm_eps,
-        gated_linear_unit=True,
-        activation_func=F.silu,
-        add_bias_linear=False,
-        attention_dropout=0.0,
-        hidden_dropout=0.0,
+        gated_linear_unit=config.gated,
+        activation_func=ACTIVATIONS[config.activation],
+        add_bias_linear=config.biases,
+        add_qkv_bias=config.qkv_bias,
+        attention_dropout=config.attention_dropout,
+        hidden_dropout=config.dropout,
         params_dtype=dtype,
         bf16=dtype == torch.bfloat16,
         pipeline_dtype=dtype,
@@ -36,8 +54,10 @@ def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelC
         context_parallel_size=parallel.context,
         pipeline_model_parallel_size=parallel.pipeline,
         virtual_pipeline_model_parallel_size=parallel.chunks if interleaved else None,
-        variable_seq_lengths=parallel.pipeline > 1 and not interleaved,
-        moe_token_dispatcher_type="alltoall",  # no experts here, but Megatron refuses its default with the line above
+        # Megatron's dispatchers of tokens to experts: one wants a GPU, the other one length for all sequences. Without
+        # experts it refuses the latter all the same.
+        variable_seq_lengths=parallel.pipeline > 1 and not interleaved and not experts,
+        moe_token_dispatcher_type="allgather" if experts else "alltoall",
         # Gloo has no batched point-to-point, and in the interleaved schedule of two ranks it mixes messages up: the
         # gradients are wrong without a word.
         batch_p2p_comm=cpu.HAS_CUDA and not interleaved,
@@ -49,4 +69,24 @@ def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelC
         perform_initialization=False,  # `initialise` does it
         gradient_accumulation_fusion=False,  # needs Apex
         calculate_per_token_loss=True,  # gradients are divided by the tokens of the whole batch
+        **experts,
     )
+
+
+def set_activation(model: nn.Module, activation: Activation) -> None:
+    """Give the MLPs of a built model another activation; gated ones another gated one."""
+    for module in model.modules():
+        if isinstance(module, MLP):
+            module.activation_func = module.config.activation_func = ACTIVATIONS[activation]
+
+
+def _experts(config: ModelConfig) -> dict:
+    return {
+        "num_moe_experts": config.experts,
+        "moe_router_topk": config.experts_per_token,
+        # The weights of several experts sum to 1 (Mixtral, arXiv:2401.04088); one keeps its share of all (Switch).
+        "moe_router_pre_softmax": config.experts_per_token == 1,
+        "moe_ffn_hidden_size": config.ffn_width,
+        "moe_router_load_balancing_type": "aux_loss",
+        "moe_aux_loss_coeff": config.balance_loss,
+    }

@@ -195,17 +195,22 @@ def width_step(config: PlanConfig) -> int:
     """Widths to try are multiples of this."""
     if heads := config.model.get("heads"):
         return int(heads) * 8
-    return config.head_width * int(config.model.get("kv_heads") or 1)
+    return _head_width(config) * int(config.model.get("kv_heads") or 1)
 
 
 def heads_for(hidden: int, config: PlanConfig) -> int:
     """Query heads for a width: of those that divide it into even widths, the nearest to `head_width` channels."""
-    plain = max(1, hidden // config.head_width)
+    width = _head_width(config)
+    plain = max(1, hidden // width)
     unit = int(config.model.get("kv_heads") or 1)
     if hidden % plain == 0 and hidden // plain % 2 == 0 and plain % unit == 0:
         return plain
     fitting = [n for n in range(unit, hidden // 2 + 1, unit) if hidden % (2 * n) == 0]
-    return min(fitting, key=lambda n: abs(hidden / n - config.head_width), default=plain)
+    return min(fitting, key=lambda n: abs(hidden / n - width), default=plain)
+
+
+def _head_width(config: PlanConfig) -> int:
+    return int(config.model.get("head_width") or config.head_width)
 
 
 def batch_for(tokens: float, context: int) -> int:

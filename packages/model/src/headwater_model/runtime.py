@@ -108,7 +108,7 @@ def _join(ranks: int) -> None:
     """Enter the process group of `ranks` processes."""
     cpu.keep_pages()
     if ranks > 1:
-        _from_slurm()
+        read_slurm()
     world = int(os.environ.get("WORLD_SIZE", "1")) if ranks > 1 else 1
     if world != ranks:
         raise UserError(f"parallel needs {ranks} ranks, but {world} run; start them with torchrun or srun")
@@ -134,7 +134,7 @@ def _set_up(parallel: ParallelConfig) -> None:
     _layout = parallel
 
 
-def _from_slurm() -> None:
+def read_slurm() -> None:
     """Say in torchrun's words what srun told this task; the first host of the step is the meeting place.
 
     Raises:

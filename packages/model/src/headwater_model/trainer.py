@@ -47,7 +47,7 @@ class Trainer:
         self.token_count = 0
         self.optimizer_config = optimizer
         self.schedule = schedule
-        self.chunks: list[GPT] = list(model) if isinstance(model, Sequence) else [model]
+        self.chunks: list[GPT] = [model] if isinstance(model, GPT) else list(model)
         self.parallel = layout()
         config = self.chunks[0].config
         self._wrapped = [self._wrap(chunk, first=number == 0) for number, chunk in enumerate(self.chunks)]
@@ -231,11 +231,23 @@ class Trainer:
         self.optimizer_config = optimizer
         return kept
 
+    @torch.no_grad()
+    def take_weights(self, model: GPT) -> None:
+        """Begin with the weights of another model of the same shape and layout (`pretrained.load`)."""
+        for own, given in zip(self.module.parameters(), model.parameters(), strict=True):
+            own.copy_(given)
+        with cpu.on_device():
+            self.optimizer.reload_model_params()
+
     def save(self, folder: Path) -> None:
         """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, step and token
         count and torch's generator. Called on every rank; layouts may differ between save and load.
         """
-        checkpoint.write(folder, self._state(loading=False))
+        checkpoint.write(folder, self.state())
+
+    def state(self) -> dict[str, Any]:
+        """The sharded state dict that `save` writes, of this moment's tensors; collective."""
+        return self._state(loading=False)
 
     def load(self, folder: Path) -> None:
         """Go on from `save`: the next steps are the very steps that would have followed.

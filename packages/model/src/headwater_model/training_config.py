@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -66,8 +66,8 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of {over} {parts}")
-        if self.pipeline > 1 and model.tie_embeddings:
-            raise ValueError("tie_embeddings needs parallel.pipeline 1: the two tables lie on different ranks")
+        if self.tensor > 1 and model.experts:
+            raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
     def check_batch(self, microbatches: int) -> None:
         """Raise ValueError where a step of so many micro-batches a data rank can't be run: interleaving takes them
@@ -217,4 +217,146 @@ class ScheduleConfig(Config):
             raise ValueError(f"milestones must rise from 1 on, not {self.milestones}")
         if self.kind == "step" and self.milestones[0] < self.warmup:
             raise ValueError(f"the first milestone {self.milestones[0]} lies within the warmup of {self.warmup}")
+        return self
+
+
+class RunScheduleConfig(Config):
+    """The learning rate over a run, in shares of it; `over` makes a `ScheduleConfig` of a run of known length."""
+
+    kind: Literal["constant", "linear", "cosine", "step", "exponential", "inverse_sqrt", "wsd"] = Field(
+        "cosine", description="shape after the warm-up; wsd: constant, then a final decay"
+    )
+    unit: Literal["steps", "tokens"] = Field("steps", description="what is counted; they differ where the batch grows")
+    warmup: float = Field(0.02, ge=0, lt=1, description="share of the run with rising learning rate")
+    floor: float = Field(0.0, ge=0, le=1, description="lowest learning rate after it, as a fraction of the peak")
+    decay: float = Field(0.3, gt=0, le=1, description="wsd: share of the run with falling learning rate")
+    decay_shape: Literal["sqrt", "linear"] = Field("sqrt", description="wsd: 1 - sqrt(share of the decay), or linear")
+    milestones: list[float] = Field([0.5, 0.75], description="step: shares of the run after which the rate drops")
+    factor: float = Field(0.1, gt=0, lt=1, description="step: what a drop multiplies the rate with")
+
+    def over(self, steps: int, tokens: int) -> ScheduleConfig:
+        """The schedule of a run of so many steps and tokens."""
+        units = steps if self.unit == "steps" else tokens
+        warmup = min(round(self.warmup * units), units - 1)
+        if self.kind == "inverse_sqrt":
+            warmup = max(1, warmup)
+        return ScheduleConfig(
+            kind=self.kind,
+            unit=self.unit,
+            warmup=warmup,
+            steps=units,
+            floor=self.floor,
+            decay=max(1, min(round(self.decay * units), units - warmup)) if self.kind == "wsd" else 0,
+            decay_shape=self.decay_shape,
+            milestones=[max(1, round(share * units)) for share in self.milestones] if self.kind == "step" else [],
+            factor=self.factor,
+        )
+
+
+class ChangeConfig(Config):
+    """A change of course that is known beforehand."""
+
+    step: int = Field(ge=0, description="steps done when it is made")
+    set: dict[str, Any] = Field(min_length=1, description="settings to change, as {optimizer.lr: 0.001}")
+    why: str = Field("", description="for the flight log")
+
+
+class LaunchConfig(Config):
+    """How the ranks of a run are started."""
+
+    kind: Literal["here", "srun", "wait"] = Field(
+        "here", description="on this machine; by srun in this allocation; or by others (torchrun), who are told how"
+    )
+    per_node: int | None = Field(None, ge=1, description="srun: ranks a node; Slurm's choice if null")
+    options: list[str] = Field(default_factory=list, description="srun: further options, as --cpu-bind=cores")
+
+
+class TrackingConfig(Config):
+    """Where a run is watched. No part of the run's identity: changing it does not train again."""
+
+    to: list[Literal["dvclive", "tensorboard", "wandb"]] = Field(
+        ["dvclive"], description="trackers; TensorBoard and W&B are extras of the package"
+    )
+    folder: str = Field("runs/live", description="where they write, each in a folder of its own")
+    project: str = Field("headwater", description="W&B's project")
+    wandb_mode: Literal["offline", "online"] = Field("offline", description="offline: `wandb sync` sends it later")
+    samples_every: int = Field(0, ge=0, description="steps between samples of text; 0: none")
+    prompts: list[str] = Field(["The", "In 1905,"], description="what the samples go on from")
+    sample_tokens: int = Field(48, ge=1, description="new tokens a sample, the likeliest each time")
+
+
+class DataConfig(Config):
+    """What is read in training: which sources, in which shares, and whether documents see each other."""
+
+    weights: dict[str, float] | None = Field(
+        None,
+        description="share of the tokens of each source, in any unit (0.3, or 30): SOURCE of a tokens artefact, INPUT "
+        "for all of one, INPUT/SOURCE where two have that source; what is not named is left out; null: everything, in "
+        "proportion to its tokens",
+    )
+    document_mask: bool = Field(
+        False, description="attend within a document only, positions counted from its start; false: across the joints"
+    )
+
+    @model_validator(mode="after")
+    def _weighable(self) -> DataConfig:
+        if self.weights is None:
+            return self
+        for name, weight in self.weights.items():
+            if not (math.isfinite(weight) and weight >= 0):
+                raise ValueError(f"weights.{name} is {weight}; a weight is 0 or more")
+        if not any(self.weights.values()):
+            raise ValueError("weights: at least one must be above 0; null reads everything in proportion to its tokens")
+        return self
+
+
+class CheckpointConfig(Config):
+    """How checkpoints are written and which of them stay."""
+
+    asynchronous: bool = Field(True, description="write beside training, from a copy of the state in memory")
+    last: int = Field(2, ge=1, description="newest checkpoints that stay")
+    every: int | None = Field(None, ge=1, description="checkpoints of every so many steps stay for good; null: none")
+    best: int = Field(0, ge=0, description="checkpoints of the lowest held-out losses that stay")
+    failures: int = Field(3, ge=1, description="failed writes in a row that end the run")
+
+
+class RestartConfig(Config):
+    """What the launcher does when a rank dies, and when a rank counts as hung."""
+
+    restarts: int = Field(10, ge=0, description="restarts in a row without a step further than before")
+    backoff_s: float = Field(1.0, ge=0, description="seconds before the first of them; doubled each time")
+    backoff_max_s: float = Field(60.0, ge=0, description="seconds at most")
+    hang_factor: float = Field(20.0, gt=1, description="a rank hangs when a step takes so many times the median step")
+    hang_floor_s: float = Field(120.0, gt=0, description="and no less than so many seconds")
+    hang_start_s: float = Field(1800.0, gt=0, description="seconds until the first steps, and for long work between")
+
+
+class SpikeConfig(Config):
+    """When loss or gradient norm count as a spike, and what is then done, in order of severity."""
+
+    window: int = Field(128, ge=8, description="steps that say what is usual")
+    warmup: int = Field(64, ge=4, description="steps before anything but NaN and infinity counts as a spike")
+    deviations: float = Field(6.0, gt=0, description="robust standard deviations above the median that are a spike")
+    drift_window: int = Field(32, ge=4, description="steps whose median loss is compared with the lowest such median")
+    drift: float = Field(0.2, gt=0, description="share by which it may lie above before the run counts as diverging")
+    measures: tuple[Literal["skip", "rollback", "lower_lr", "stop"], ...] = Field(
+        ("skip", "rollback", "lower_lr", "stop"), min_length=1, description="measures, mildest first"
+    )
+    period: int = Field(1000, ge=1, description="steps over which measures are counted")
+    skips: int = Field(4, ge=1, description="batches skipped in a period before the next measure")
+    rollbacks: int = Field(2, ge=1, description="rollbacks in a period before the next measure")
+    lower_lrs: int = Field(3, ge=1, description="reductions of the learning rate in a period before the next measure")
+    back: int = Field(1, ge=1, description="checkpoints to go back, and so many more each further time in a period")
+    skip_after: int = Field(
+        0, ge=0, description="batches left out after the spike's, beside those since the checkpoint"
+    )
+    lr_factor: float = Field(0.7, gt=0, lt=1, description="what the learning rate is multiplied with")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> SpikeConfig:
+        order = ("skip", "rollback", "lower_lr", "stop")
+        if list(self.measures) != sorted(set(self.measures), key=order.index):
+            raise ValueError(f"measures must be some of {', '.join(order)}, in this order, each once")
+        if self.warmup > self.window:
+            raise ValueError(f"warmup {self.warmup} is more than the window {self.window} holds")
         return self

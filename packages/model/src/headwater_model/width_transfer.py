@@ -88,8 +88,8 @@ def initialise(model: nn.Module, config: ModelConfig, base: int) -> None:
     Raises:
         UserError: hidden matrices are not drawn by their fan in.
     """
-    if config.init_std is not None:
-        raise UserError("optimizer.width_transfer needs hidden matrices drawn by their fan in: set init_std null")
+    if config.init != "fan_in":
+        raise UserError(f"optimizer.width_transfer needs init fan_in, which depends on the width, not {config.init}")
     tied = is_tied(model)
     for name, weight in model.named_parameters():
         if role(name, weight, tied) == "output":
