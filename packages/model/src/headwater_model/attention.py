@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
+from megatron.core.tensor_parallel.random import is_checkpointing
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -66,10 +67,12 @@ class CoreAttention(MegatronModule):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
         dropout = self.config.attention_dropout if self.training else 0.0
+        # A layer that is computed again in the backward pass must do the same in both passes.
+        learns = (torch.is_grad_enabled() and query.requires_grad) or is_checkpointing()
         plain = query.shape[1:] == key.shape[1:] and query.size(0) > 1 and not dropout
-        if plain and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        if learns and plain and query.device.type == "cpu":
             rows, batch, heads, width = query.shape
-            flat = (t.reshape(rows, batch * heads, width).transpose(0, 1).contiguous() for t in (query, key, value))
+            flat = (t.flatten(1, 2).transpose(0, 1).contiguous() for t in (query, key, value))
             out = BlockAttention.apply(*flat, attention_mask, self.slopes)
             return out.transpose(0, 1).reshape(rows, batch, heads * width)
         q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))

@@ -63,6 +63,9 @@ class _CudaMeansCpu(TorchFunctionMode):
 def _import_megatron() -> None:
     # Transformer Engine and Apex are not there: that is why we are here.
     warnings.filterwarnings("ignore", module=r"megatron\.")
+    # Megatron still calls two of torch's collectives by their old names; each call warns.
+    old = r"`torch\.distributed\.(reduce_scatter|all_gather)_"
+    warnings.filterwarnings("ignore", message=old, category=FutureWarning)
     compiler = torch.compile
     if not HAS_CUDA:
         torch.compile = _plain  # type: ignore[assignment]
