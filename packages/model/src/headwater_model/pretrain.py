@@ -16,7 +16,7 @@ import headwater_model.cpu as cpu  # noqa: F401
 import torch
 import torch.distributed as dist
 
-from . import checkpoint, final_state, launch, pretrained, runtime
+from . import checkpoint, final_state, launch, pretrained, runtime, width_transfer
 from ._contracts import manifest as artefacts
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
@@ -144,8 +144,10 @@ def train(
 
 def first_settings(config: PretrainConfig, plan: dict[str, Any], steps: int) -> Settings:
     """What a run begins with, of what can be changed on the way."""
+    transfer = config.optimizer.width_transfer
+    lr = plan["lr"] * (plan["model"]["hidden"] / transfer.base if transfer else 1)  # the plan's is this width's
     return Settings(
-        optimizer=config.optimizer.model_copy(update={"lr": plan["lr"]}),
+        optimizer=config.optimizer.model_copy(update={"lr": lr}),
         schedule=config.schedule.over(steps, steps * plan["batch"] * plan["model"]["context"]),
         batch=plan["batch"],
         activation=plan["model"].get("activation", ModelConfig.model_fields["activation"].default),
@@ -217,6 +219,9 @@ def check(config: PretrainConfig, plan: dict[str, Any], inputs: dict[str, Path])
 
 def _trainer(config: PretrainConfig, model: ModelConfig, settings: Settings) -> Trainer:
     chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
+    if transfer := config.optimizer.width_transfer:
+        for chunk in chunks:
+            width_transfer.initialise(chunk, model, transfer.base)
     return Trainer(chunks, settings.optimizer, settings.schedule)
 
 
