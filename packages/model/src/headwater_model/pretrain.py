@@ -27,8 +27,8 @@ from .flight_log import NAME as FLIGHT
 from .flight_log import Event, FlightLog
 from .flight_log import changes as changes_of
 from .flight_log import read as read_flight
-from .gpt import build_chunks
 from .loop import STATE, Loop
+from .model import build_chunks
 from .onlooker import Onlooker
 from .saver import Saver
 from .spikes import Policy
