@@ -134,7 +134,9 @@ def build_task(
     for line in data.report(steps * batch):
         log(line)
     heldout = {
-        name: HeldOut(folder, model.context, tokenizer, document_end, config.heldout_tokens, config.data.document_mask)
+        name: HeldOut(
+            folder, context, tokenizer, document_end, config.heldout_tokens, config.data.document_mask, objective
+        )
         for name, folder in tokens.items()
     }
     return Task(config, context, tokenizer, data, heldout, tokens, in_bytes=objective is None)
