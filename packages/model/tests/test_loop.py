@@ -11,7 +11,7 @@ import torch
 
 from headwater_model import flight_log, pretrain, pretrained, steering
 from headwater_model._contracts import manifest as artefacts
-from headwater_model._contracts.config import parse, resolved
+from headwater_model._contracts.config import parse
 from headwater_model._contracts.errors import UserError
 from headwater_model.config import PlanConfig, PretrainConfig
 from headwater_model.facts import read_facts
@@ -177,7 +177,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, places: range) -> None:
     monkeypatch.setattr(Task, "draw", bad)
 
 
-SPIKES = {"window": 16, "warmup": 6, "deviations": 6.0}
+SPIKES = {"window": 32, "warmup": 16, "deviations": 8.0}
 LONG = {"steps": 64, "validate_every": 64, "checkpoint_every": 8}
 
 
@@ -185,14 +185,13 @@ LONG = {"steps": 64, "validate_every": 64, "checkpoint_every": 8}
 def test_bad_batches_are_left_out_and_the_run_ends_where_a_clean_one_does(runs: Runs, monkeypatch, measures) -> None:
     plan = runs.plan()
     clean = runs.run("clean", plan, **LONG)
-    planted(monkeypatch, range(40 * 8, 42 * 8))
+    planted(monkeypatch, range(52 * 8, 58 * 8))
     blind = runs.run("blind", plan, **LONG)
-    guarded = runs.run("guarded", plan, **LONG, spikes={**SPIKES, "measures": measures, "skip_after": 1})
-    losses = {name: rows(out, "heldout_loss")[-1] for name, out in (("clean", clean), ("blind", blind), ("g", guarded))}
-    assert abs(losses["g"] - losses["clean"]) < 0.06, losses
-    assert losses["blind"] - losses["clean"] > 2 * abs(losses["g"] - losses["clean"]), losses
-    kinds = {event.what for event in flight_log.read(guarded / "flight.jsonl")}
-    assert kinds == {measures[0]}
+    guarded = runs.run("guarded", plan, **LONG, spikes={**SPIKES, "measures": measures, "skips": 6, "skip_after": 5})
+    losses = [rows(out, "heldout_loss")[-1] for out in (clean, blind, guarded)]
+    assert abs(losses[2] - losses[0]) < 0.1 < losses[1] - losses[0], losses
+    events = [event.what for event in flight_log.read(guarded / "flight.jsonl")]
+    assert events == (["skip"] * 6 if measures[0] == "skip" else ["rollback"])
 
 
 def test_a_learning_rate_that_explodes_is_lowered_and_the_run_recovers_even_through_a_crash(runs: Runs) -> None:
@@ -219,10 +218,8 @@ def test_a_run_that_nothing_helps_ends_with_one_line_and_keeps_its_history(runs:
 def test_training_begins_with_an_exported_models_weights(runs: Runs, shape, tokenizer_folder: Path) -> None:
     given = build(shape.model_copy(update={"context": 32}), seed=7)
     pretrained.save(runs.folder / "given", given, shape, tokenizer_folder)
-    plan = runs.plan(model={**resolved(shape), "vocab": None, "context": None, "activation": "swiglu"} and {
-        "layers": shape.layers, "hidden": shape.hidden, "heads": shape.heads, "kv_heads": shape.kv_heads,
-        "activation": "swiglu",
-    })  # fmt: skip
+    same = ("layers", "hidden", "heads", "kv_heads", "activation")
+    plan = runs.plan(model={name: getattr(shape, name) for name in same})
     started = runs.run("started", plan, inputs={"start": runs.folder / "given"}, steps=4)
     fresh = runs.run("fresh", plan, steps=4, seed=7)
     assert rows(started, "heldout_loss")[0] == pytest.approx(rows(fresh, "heldout_loss")[0], abs=1e-4)

@@ -238,14 +238,21 @@ def _start(loop: Loop, folder: Path, model: ModelConfig, config: PretrainConfig,
             )
         return
     loaded = pretrained.load(folder, dtype=pretrained.TYPES[config.precision])
-    if resolved(loaded.config) != resolved(model):
-        mine, theirs = resolved(model), resolved(loaded.config)
-        name = next(key for key in mine if mine[key] != theirs.get(key))
-        raise UserError(
-            f"{folder}: {name} is {theirs.get(name)}, in the plan {mine[name]}; pin plan.model to its shape"
-        )
+    mine, theirs = _weights_of(model), _weights_of(loaded.config)
+    if other := [name for name in mine if mine[name] != theirs[name]]:
+        name = other[0]
+        raise UserError(f"{folder}: {name} is {theirs[name]}, and {mine[name]} in the plan; pin it in plan.model")
     loop.trainer.take_weights(loaded.model)
     log(f"starting from the weights of {folder.name}")
+
+
+def _weights_of(model: ModelConfig) -> dict[str, Any]:
+    """What of a shape its weights must have been made for."""
+    free = {"init", "init_std", "dropout", "attention_dropout", "balance_loss"}
+    if model.position != "learned":
+        free.add("context")
+    told = model.model_copy(update={"ffn": model.ffn_width, "kv_heads": model.key_value_heads})
+    return {name: value for name, value in resolved(told).items() if name not in free}
 
 
 def _tell(flight: FlightLog, log: Callable[[str], None], event: dict[str, Any]) -> None:
