@@ -39,8 +39,11 @@ class Family:
     base: str
     """Prefix of all names but the head's; files of the bare model lack it."""
     read: Callable[[Raw], ModelConfig]
-    """config.json -> shape. Raises Unsupported, or KeyError where a key is missing. Dropout is left at 0: a model is
-    read to be used or tuned, and half of what tunes it compares log-likelihoods that dropout would blur."""
+    """config.json -> shape. Raises Unsupported, or KeyError where a key is missing.
+
+    Dropout and the balance of experts are left at 0, whatever the model was trained with: it is read to be used or
+    tuned, where dropout would blur the log-likelihoods that are compared, and where losses are counted in pairs as
+    well as in tokens."""
     write: Callable[[ModelConfig], dict[str, Any]]
     """Shape -> config.json, without architectures, types and ids."""
     objection: Callable[[ModelConfig], str | None]
