@@ -21,7 +21,6 @@ from megatron.core import parallel_state
 
 from headwater_model import gpt, runtime
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
-from headwater_model.megatron_config import megatron_config
 from headwater_model.trainer import Trainer, next_token_loss
 
 SHAPE = ModelConfig(layers=4, hidden=32, heads=4, vocab=64, context=32)
@@ -65,10 +64,25 @@ IN_TYPE = {
     ],
 }
 
+ARCHITECTURES = {
+    "learned positions, layer norm, biases, one table": {
+        "position": "learned", "norm": "layernorm", "activation": "gelu_tanh", "biases": True, "tie_embeddings": True,
+    },
+    "linear biases, parallel residual, 2 key heads": {"position": "alibi", "parallel_residual": True, "kv_heads": 2},
+    "experts": {"experts": 4},
+}  # fmt: skip
+TRIED = {
+    "tensor 2, context 2, sequence, recompute selective": list(ARCHITECTURES)[:2],
+    "pipeline 2 x 2 chunks, data 2, ZeRO, overlap": list(ARCHITECTURES),
+    "context 4": ["experts"],
+}
 
-def trainer(dtype: torch.dtype) -> Trainer:
+
+def trainer(dtype: torch.dtype = torch.float32, **fields: Any) -> Trainer:
+    """Of the small model, or of another with these fields."""
+    shape = ModelConfig(**{**SHAPE.model_dump(), **fields})
     schedule = ScheduleConfig(kind="linear", warmup=1, steps=40)
-    return Trainer(gpt.build_chunks(SHAPE, dtype=dtype, seed=5), OptimizerConfig(lr=0.01), schedule)
+    return Trainer(gpt.build_chunks(shape, dtype=dtype, seed=5), OptimizerConfig(lr=0.01), schedule)
 
 
 def batch(step: int, rank: int = 0, ranks: int = 1) -> list[dict[str, torch.Tensor]]:
@@ -101,24 +115,22 @@ def turn(folder: Path, number: int, name: str) -> dict[str, list[float]]:
     return {"loss": [*(row["loss"] for row in rows), heldout], "grad_norm": [row["grad_norm"] for row in rows]}
 
 
+def architecture(name: str) -> dict[str, list[float]]:
+    """Losses and gradient norms of two steps, and a held-out loss."""
+    one = trainer(**ARCHITECTURES[name])
+    rows = [one.step(mine(step), next_token_loss) for step in range(2)]
+    heldout = one.evaluate(mine(HELD_OUT), next_token_loss)["loss"]
+    return {"loss": [*(row["loss"] for row in rows), heldout], "grad_norm": [row["grad_norm"] for row in rows]}
+
+
 def dropout(folder: Path, recompute: str) -> dict[str, Any]:
-    """Three steps with dropout; the third again after loading; the largest difference between the norms' weights that
+    """Two steps with dropout; the second again after loading; the largest difference between the norms' weights that
     tensor-parallel ranks hold in common."""
-
-    def dropping(*arguments: Any) -> Any:
-        found = megatron_config(*arguments)
-        found.hidden_dropout = 0.2
-        return found
-
     runtime.change_layout(ParallelConfig(tensor=2, sequence=True, data=2, recompute=recompute), seed=5)
-    plain, gpt.megatron_config = gpt.megatron_config, dropping
-    try:
-        one = trainer(torch.float32)
-    finally:
-        gpt.megatron_config = plain
-    rows = [one.step(mine(0), next_token_loss)["loss"] for _ in range(2)]
+    one = trainer(dropout=0.2, attention_dropout=0.1)
+    first = one.step(mine(0), next_token_loss)["loss"]
     one.save(folder / f"dropout-{recompute}")
-    third = one.step(mine(0), next_token_loss)["loss"]
+    second = one.step(mine(0), next_token_loss)["loss"]
     one.load(folder / f"dropout-{recompute}")
     again = one.step(mine(0), next_token_loss)["loss"]
     apart = 0.0
@@ -128,7 +140,7 @@ def dropout(folder: Path, recompute: str) -> dict[str, Any]:
             group = parallel_state.get_tensor_model_parallel_group()
             dist.broadcast(first, dist.get_global_rank(group, 0), group=group)
             apart = max(apart, float((first - weight).abs().max()))
-    return {"loss": [*rows, third], "again": again, "apart": apart}
+    return {"loss": [first, second], "again": again, "apart": apart}
 
 
 def main(folder: Path) -> None:
@@ -139,6 +151,8 @@ def main(folder: Path) -> None:
         for name, titles in IN_TYPE.items():
             if title in titles:
                 found[name][title] = turn(folder, titles.index(title), name)
+        for name in TRIED.get(title, ()):
+            found.setdefault(name, {})[title] = architecture(name)
     found["dropout"] = [dropout(folder, recompute) for recompute in ("none", "full", "selective")]
     of_all: list[Any] = [None] * 4
     dist.all_gather_object(of_all, found)

@@ -72,6 +72,16 @@ def test_fifteen_layouts_in_turn_give_the_losses_of_an_unbroken_run(found) -> No
     assert row["loss"] != pytest.approx(found["float32"]["data 4"]["loss"][1], abs=1e-2)  # the weights have moved
 
 
+@pytest.mark.parametrize("name", job.ARCHITECTURES)
+def test_other_architectures_train_as_on_one_rank(name: str, found) -> None:
+    one = job.trainer(**job.ARCHITECTURES[name])
+    rows = [one.step(job.batch(step), next_token_loss) for step in range(2)]
+    losses = [*(row["loss"] for row in rows), one.evaluate(job.batch(job.HELD_OUT), next_token_loss)["loss"]]
+    for title, many in found[name].items():
+        assert many["loss"] == pytest.approx(losses, abs=1e-5), title
+        assert many["grad_norm"] == pytest.approx([row["grad_norm"] for row in rows], rel=1e-5), title
+
+
 def test_held_out_losses_agree_whatever_the_number_of_micro_batches(folder: Path, found) -> None:
     one = job.trainer(job.TYPES["float32"])
     for number, (title, rows) in enumerate(found["float32"].items()):
@@ -84,6 +94,6 @@ def test_held_out_losses_agree_whatever_the_number_of_micro_batches(folder: Path
 def test_dropout_is_the_same_when_computed_again_and_after_loading_and_on_ranks_that_share_weights(found) -> None:
     none, full, selective = found["dropout"]
     assert none["loss"] == full["loss"] == selective["loss"]
-    assert none["loss"][2] == none["again"] == full["again"] == selective["again"]
+    assert none["loss"][1] == none["again"] == full["again"] == selective["again"]
     assert abs(none["loss"][0] - found["float32"]["data 4"]["loss"][0]) > 1e-4  # it does drop
     assert found["apart"] == 0

@@ -18,7 +18,6 @@ from megatron.core.num_microbatches_calculator import RampupBatchsizeNumMicroBat
 from megatron.core.optimizer import optimizer as megatron_optimizer
 from megatron.core.tensor_parallel import mappings, random
 from megatron.core.transformer import torch_norm
-from megatron.core.transformer.transformer_config import TransformerConfig
 from pydantic import ValidationError
 
 from headwater_model import context_parallel, runtime
@@ -26,6 +25,7 @@ from headwater_model._contracts.errors import UserError
 from headwater_model.attention import CoreAttention, segment_mask
 from headwater_model.config import BatchRampConfig, ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.gpt import build
+from headwater_model.megatron_config import megatron_config
 from headwater_model.trainer import Trainer, next_token_loss
 
 
@@ -56,6 +56,11 @@ def test_a_layout_that_contradicts_itself_is_refused_when_it_is_made(fields: dic
 def test_a_layout_that_does_not_divide_the_model_is_refused_in_one_line(fields: dict, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         ParallelConfig(**fields).check(ModelConfig(layers=6, hidden=32, heads=4, kv_heads=2, vocab=64, context=36))
+
+
+def test_a_model_that_looks_ahead_is_not_cut_into_contexts() -> None:
+    with pytest.raises(ValueError, match=r"kind prefix needs parallel\.context 1"):
+        ParallelConfig(context=2).check(ModelConfig(kind="prefix"))
 
 
 def test_interleaving_takes_micro_batches_in_groups_of_the_pipelines_ranks() -> None:
@@ -104,8 +109,9 @@ def test_a_cut_batch_is_the_whole_ones_rows_with_masks_and_positions_of_its_segm
     assert torch.equal(cut["attention_mask"], segment_mask(segments)[:, :, places])
     assert cut["position_ids"].tolist() == [[2, 0, 1, 2], [2, 3, 4, 5]]
     assert cut["weight"] is batch["weight"]
-    by_mask = context_parallel.cut({**batch, "attention_mask": segment_mask(segments)}, ("attention_mask",), 1, 2)
-    assert torch.equal(by_mask["attention_mask"], cut["attention_mask"])
+    masked = {**batch, "attention_mask": segment_mask(segments)}
+    by_mask = context_parallel.cut(masked, ("attention_mask", "position_ids"), 1, 2)
+    assert all(torch.equal(by_mask[name], cut[name]) for name in ("attention_mask", "position_ids"))
 
 
 def test_what_cannot_be_cut_is_refused() -> None:
@@ -118,7 +124,7 @@ def test_what_cannot_be_cut_is_refused() -> None:
 @pytest.mark.parametrize("kv_heads", [4, 2])
 def test_late_queries_see_what_they_see_in_the_whole_and_send_the_same_gradient(kv_heads: int) -> None:
     """The piece of attention that a context rank computes, on both paths: key heads as many as query heads or fewer."""
-    config = TransformerConfig(num_layers=1, hidden_size=32, num_attention_heads=4, num_query_groups=kv_heads)
+    config = megatron_config(ModelConfig(hidden=32, heads=4, kv_heads=kv_heads), torch.float32, ParallelConfig())
     core = CoreAttention(config, 1)
     generator = torch.Generator().manual_seed(0)
     query = torch.randn(200, 2, 4, 8, generator=generator).requires_grad_()

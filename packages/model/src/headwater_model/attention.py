@@ -84,8 +84,10 @@ class CoreAttention(MegatronModule):
             causal = False
         if self.slopes is not None:
             mask = _biased(mask, self.slopes, queries, keys).to(q.dtype)
-        # Megatron's generator, so that dropout differs between the ranks that share the heads
-        with get_cuda_rng_tracker().fork() if dropout else contextlib.nullcontext():
+        # Megatron's generator, so that dropout differs between the ranks that share the heads. Under sequence
+        # parallelism whole layers run in its fork already, and recomputation does not know of another one inside.
+        own = dropout > 0 and not self.config.sequence_parallel
+        with get_cuda_rng_tracker().fork() if own else contextlib.nullcontext():
             out = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=q.size(1) != k.size(1)
             )

@@ -12,11 +12,13 @@ from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
 from .training_config import (
+    AsyncConfig,
     BatchRampConfig,
     ChangeConfig,
     CheckpointConfig,
     DataConfig,
     LaunchConfig,
+    LocalSGDConfig,
     OptimizerConfig,
     ParallelConfig,
     RestartConfig,
@@ -27,6 +29,7 @@ from .training_config import (
 )
 
 __all__ = [
+    "AsyncConfig",
     "BatchRampConfig",
     "BudgetConfig",
     "ChangeConfig",
@@ -36,6 +39,7 @@ __all__ = [
     "ExportConfig",
     "HardwareConfig",
     "LaunchConfig",
+    "LocalSGDConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",

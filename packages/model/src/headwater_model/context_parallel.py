@@ -18,6 +18,7 @@ from megatron.core.tensor_parallel.mappings import gather_from_sequence_parallel
 from torch import Tensor
 
 from ._contracts.errors import UserError
+from .positions import positions
 
 
 def places(size: int, rank: int, ranks: int) -> Tensor:
@@ -49,8 +50,10 @@ def cut(batch: Mapping[str, Tensor], inputs: Collection[str], rank: int, ranks: 
     mask = batch.get("attention_mask")
     whole = dict(batch)
     if "position_ids" in inputs and "position_ids" not in batch:
-        segments = mask if mask is not None and mask.dim() == 2 else torch.zeros_like(batch["tokens"])
-        whole["position_ids"] = positions_in(segments)
+        if mask is not None and mask.dim() == 2:
+            whole["position_ids"] = positions_in(mask)
+        else:
+            whole["position_ids"] = positions(size, mask, 0, mine.device).expand(len(batch["tokens"]), -1)
     found = {}
     for name, entry in whole.items():
         if name == "attention_mask" and entry.dim() == 2:

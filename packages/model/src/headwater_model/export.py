@@ -8,7 +8,7 @@ from . import checkpoint, runtime
 from ._contracts.stage import Run
 from .config import ExportConfig, ModelConfig
 from .final_state import STATE
-from .gpt import build
+from .model import build
 from .pretrain import FINAL
 from .pretrained import TYPES, save
 
@@ -23,7 +23,9 @@ def run(stage: Run) -> None:
     loaded = checkpoint.read(stage.inputs["checkpoint"] / FINAL / STATE, {"model": model.sharded_state_dict()})
     model.load_state_dict(loaded["model"])
     model.to(TYPES[config.precision])
-    save(stage.out, model, model_config, stage.inputs["tokenizer"], state["head"])
+    architecture = save(stage.out, model, model_config, stage.inputs["tokenizer"], state["head"])
+    known = "" if not architecture.startswith("Headwater") else ", which Headwater alone reads"
+    stage.log(f"written as {architecture}{known}")
     stage.write_metrics(
         {"parameters": model_config.parameters, "bytes": (stage.out / "model.safetensors").stat().st_size}
     )

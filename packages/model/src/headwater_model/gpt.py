@@ -187,13 +187,13 @@ def build(
             model.embedding.position_embeddings = Sinusoids(config.context, config.hidden)
         if head == "scalar" and last:
             model.output_layer = ScalarHead(config.hidden)
-        _mark_shards(model)
+        mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed, head)
         model.to(device=cpu.DEVICE, dtype=dtype)
     return model
 
 
-def _mark_shards(model: GPT) -> None:
+def mark_shards(model: nn.Module) -> None:
     """Say of each split matrix that it is one: Megatron does so only while it initialises, and the norm of the
     gradient counts an unmarked one on the first tensor-parallel rank alone."""
     axis = {VocabParallelEmbedding: 0, ColumnParallelLinear: 0, RowParallelLinear: 1}

@@ -10,7 +10,8 @@ How weights are drawn, by `ModelConfig.init` (d: hidden, L: layers; normal with 
            times 0.67 L^-1/4 (T-Fixup, Huang et al. 2020, section 3.3: the embeddings and the encoder, the block without
            cross-attention; the norms, which the paper takes out, stay)
 
-Residual writers are the two matrices of a layer whose output is added to the residual stream.
+Residual writers are the matrices of a layer whose output is added to the residual stream. T5's embeddings have std 1
+and its biases of relative positions 1/sqrt(d), whatever `init`, as in the authors' code.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from torch import Tensor, nn
 
 from .model_config import ModelConfig
 
+CHECKPOINT_NAMES = {
+    "self_attention.linear_qkv.layer_norm_": "input_layernorm.",
+    "mlp.linear_fc1.layer_norm_": "pre_mlp_layernorm.",
+}
 Source = Callable[[str, tuple[int, ...], tuple[int, ...]], Tensor]
 
 
@@ -46,6 +51,17 @@ def fill(model: nn.Module, source: Source) -> None:
         whole = source(part.key, tuple(part.global_offset[:lead]), tuple(part.global_shape[lead:]))
         place = tuple(slice(o, o + n) for o, n in zip(part.global_offset[lead:], weight.shape, strict=True))
         weight.copy_(whole[place])
+
+
+def parameter_name(name: str, index: tuple[int, ...]) -> str:
+    """The name that a weight of Megatron's distributed checkpoints has as a parameter of the whole model."""
+    for theirs, ours in CHECKPOINT_NAMES.items():
+        name = name.replace(theirs, ours)
+    if index:
+        name = name.replace("coder.layers.", f"coder.layers.{index[0]}.")  # of the decoder or of the encoder
+    if len(index) > 1:
+        name = name.replace("mlp.experts.experts.", f"mlp.experts.local_experts.{index[1]}.")
+    return name
 
 
 def initialise(model: nn.Module, config: ModelConfig, seed: int, head: str) -> None:
@@ -68,6 +84,8 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int, head: str) -> N
 
 def scale(name: str, shape: tuple[int, ...], config: ModelConfig) -> float | Tensor:
     """Standard deviation of a matrix [out, in]: one number, or a column with one a row, float32 [out, 1]."""
+    if config.kind == "encoder_decoder" and ("embeddings" in name or "relative" in name):
+        return 1.0 if "embeddings" in name else config.hidden**-0.5
     embedding = "embeddings" in name or name.startswith("output_layer")
     writer = "linear_proj" in name or "linear_fc2" in name
     residual = (2 * config.layers) ** -0.5 if writer else 1.0

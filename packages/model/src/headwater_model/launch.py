@@ -54,6 +54,7 @@ def run(
     logs: Path,
     restarts: RestartConfig | None = None,
     log: Callable[[dict[str, Any]], None] = lambda event: None,
+    dispensable: bool = False,
 ) -> None:
     """Run `python -m module ARGUMENTS` as `ranks` processes with torchrun's environment until all have ended well.
 
@@ -63,6 +64,7 @@ def run(
     Args:
         restarts: none if None.
         log: takes an event of the flight log for each restart.
+        dispensable: only rank 0's end counts, and ends the others, which may be lost on the way.
 
     Raises:
         UserError: a rank failed and there is no restart left for it; its last words are the message.
@@ -74,7 +76,7 @@ def run(
     asked = threading.Event()
     history = History(restarts or RestartConfig(restarts=0))
     while True:
-        failure = _attempt(module, arguments, ranks, logs, asked)
+        failure = _attempt(module, arguments, ranks, logs, asked, dispensable)
         if asked.is_set():
             raise SystemExit(143)
         if failure is None:
@@ -224,7 +226,9 @@ def die_with_parent() -> None:
         raise UserError("the process that started this rank is gone; start the stage again")
 
 
-def _attempt(module: str, arguments: Sequence[str], ranks: int, logs: Path, asked: threading.Event) -> Failure | None:
+def _attempt(
+    module: str, arguments: Sequence[str], ranks: int, logs: Path, asked: threading.Event, dispensable: bool
+) -> Failure | None:
     """Start all ranks and wait; a failure ends them all."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -254,7 +258,7 @@ def _attempt(module: str, arguments: Sequence[str], ranks: int, logs: Path, aske
             workers.append(subprocess.Popen(command, env=environment, stdout=output, stderr=output))
             if output:
                 output.close()
-        codes = _wait(workers)
+        codes = _wait(workers[:1] if dispensable else workers)
     finally:
         for worker in workers:
             if worker.poll() is None:

@@ -20,6 +20,7 @@ from .training_config import ParallelConfig
 ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "swiglu": F.silu,
     "geglu": F.gelu,
+    "geglu_tanh": partial(F.gelu, approximate="tanh"),
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "relu": F.relu,
@@ -30,7 +31,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 def megatron_config(config: ModelConfig, dtype: torch.dtype, parallel: ParallelConfig) -> TransformerConfig:
     """Megatron's config of the model with parameters of `dtype`, laid out as `parallel` says."""
     interleaved = parallel.chunks > 1
-    experts = {} if config.experts is None else _experts(config)
+    experts = {} if config.experts is None else _experts(config, parallel)
     return TransformerConfig(
         num_layers=config.layers,
         hidden_size=config.hidden,
@@ -80,7 +81,7 @@ def set_activation(model: nn.Module, activation: Activation) -> None:
             module.activation_func = module.config.activation_func = ACTIVATIONS[activation]
 
 
-def _experts(config: ModelConfig) -> dict:
+def _experts(config: ModelConfig, parallel: ParallelConfig) -> dict:
     return {
         "num_moe_experts": config.experts,
         "moe_router_topk": config.experts_per_token,
@@ -88,5 +89,6 @@ def _experts(config: ModelConfig) -> dict:
         "moe_router_pre_softmax": config.experts_per_token == 1,
         "moe_ffn_hidden_size": config.ffn_width,
         "moe_router_load_balancing_type": "aux_loss",
-        "moe_aux_loss_coeff": config.balance_loss,
+        # Context ranks each add their part of the loss, which Megatron weighs by a rank's tokens, not by all ranks'.
+        "moe_aux_loss_coeff": config.balance_loss * parallel.context,
     }

@@ -6,19 +6,37 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from . import encoder_counts
 from ._contracts.config import Config
 
 Kind = Literal["decoder", "prefix", "encoder_decoder", "encoder"]
-Position = Literal["rotary", "learned", "sinusoidal", "alibi", "none"]
-Activation = Literal["swiglu", "geglu", "gelu", "gelu_tanh", "relu", "squared_relu"]
+Position = Literal["rotary", "learned", "sinusoidal", "alibi", "none", "relative"]
+Activation = Literal["swiglu", "geglu", "geglu_tanh", "gelu", "gelu_tanh", "relu", "squared_relu"]
 Init = Literal["fan_in", "normal", "scaled", "small", "t_fixup"]
-GATED = ("swiglu", "geglu")
+GATED = ("swiglu", "geglu", "geglu_tanh")
+# What a kind is made of where nothing else is said: T5 version 1.1, BERT.
+KIND_DEFAULTS: dict[str, dict[str, Any]] = {
+    "encoder_decoder": {"position": "relative", "activation": "geglu_tanh", "norm_eps": 1e-6},
+    "encoder": {
+        "position": "learned",
+        "norm": "layernorm",
+        "norm_eps": 1e-12,
+        "activation": "gelu",
+        "biases": True,
+        "tie_embeddings": True,
+        "init": "normal",
+    },
+}
 
 
 class ModelConfig(Config):
     """Shape of a transformer; the defaults are Llama's: RMSNorm, SwiGLU, rotary positions, no biases."""
 
-    kind: Kind = Field("decoder", description="decoder: causal; prefix: one that reads a prefix in both directions")
+    kind: Kind = Field(
+        "decoder",
+        description="decoder: causal; prefix: one that reads a prefix in both directions; encoder_decoder: T5, and "
+        "encoder: BERT, with defaults of their own",
+    )
     layers: int = Field(6, ge=1, description="transformer layers")
     hidden: int = Field(256, ge=8, description="width of the residual stream")
     heads: int = Field(4, ge=1, description="query heads")
@@ -37,7 +55,7 @@ class ModelConfig(Config):
     )
     norm: Literal["rmsnorm", "layernorm"] = Field("rmsnorm", description="norm before each block, and the last one")
     norm_eps: float = Field(1e-5, gt=0, description="epsilon of the norm")
-    activation: Activation = Field("swiglu", description="of the MLP; gelu: exact; swiglu and geglu: gated")
+    activation: Activation = Field("swiglu", description="of the MLP; gelu: exact; *glu*: gated")
     biases: bool = Field(False, description="in every linear layer but the output embedding")
     qkv_bias: bool = Field(False, description="in the query, key and value projections even without biases")
     parallel_residual: bool = Field(False, description="attention and MLP both read the layer's input (GPT-NeoX)")
@@ -51,6 +69,19 @@ class ModelConfig(Config):
     )
     init: Init = Field("fan_in", description="how weights are drawn, see initialise.py")
     init_std: float | None = Field(None, gt=0, description="std of init normal and scaled; 0.02 if null")
+
+    # Kinds encoder_decoder and encoder alone
+    encoder_layers: int | None = Field(None, ge=1, description="encoder_decoder: as many as `layers` if null")
+    relative_buckets: int = Field(32, ge=4, description="encoder_decoder: distances that are told apart (even number)")
+    relative_distance: int = Field(128, ge=8, description="encoder_decoder: tokens beyond which all is equally far")
+    token_types: int = Field(2, ge=1, description="encoder: kinds of segment that a token may be of")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_defaults_of_its_kind(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        return {**KIND_DEFAULTS.get(str(values.get("kind")), {}), **values}
 
     @model_validator(mode="before")
     @classmethod
@@ -82,7 +113,13 @@ class ModelConfig(Config):
             raise ValueError("Megatron's experts take no biases; set biases false (qkv_bias is possible)")
         if self.init_std is not None and self.init not in ("normal", "scaled"):
             raise ValueError(f"init_std goes with init normal or scaled; {self.init} has a scale of its own")
+        encoder_counts.check(self)
         return self
+
+    @property
+    def encoder_depth(self) -> int:
+        """Layers of an encoder-decoder's encoder with the default filled in."""
+        return self.encoder_layers or self.layers
 
     @property
     def key_value_heads(self) -> int:
@@ -105,11 +142,15 @@ class ModelConfig(Config):
     def matrix_parameters(self) -> int:
         """Weights that multiply each token: layers and output embedding, not the input table; of the experts those
         of `experts_per_token` and the router."""
+        if self.kind in KIND_DEFAULTS:
+            return encoder_counts.matrix_parameters(self)
         return self.layers * self._layer_matrices(self.experts_per_token) + self.vocab * self.hidden
 
     @property
     def parameters(self) -> int:
         """All weights: matrices, biases, norms, and the tables of tokens (one or two) and of positions."""
+        if self.kind in KIND_DEFAULTS:
+            return encoder_counts.parameters(self)
         tables = self.vocab * (1 if self.tie_embeddings else 2) + (self.context if self.position == "learned" else 0)
         layer = self._layer_matrices(self.experts or 1) + self._layer_biases + 2 * self._norm
         return self.layers * layer + tables * self.hidden + self._norm
@@ -122,6 +163,8 @@ class ModelConfig(Config):
         heads x width (PaLM, arXiv:2204.02311, appendix B), of which a causal mask leaves a half, and a prefix whose
         length is uniform over the context two thirds.
         """
+        if self.kind in KIND_DEFAULTS:
+            return encoder_counts.flops_per_token(self)
         whole = 12 * self.layers * self.context * self.heads * self.head_width
         return 6 * self.matrix_parameters + (whole * 2 // 3 if self.kind == "prefix" else whole // 2)
 

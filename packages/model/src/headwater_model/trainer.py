@@ -181,8 +181,12 @@ class Trainer:
                 f"{positions} positions are no multiple of {self.parallel.position_parts}, by which parallel.context "
                 "and parallel.sequence cut them; change the length of rows or the layout"
             )
-        if self._interleaved and len({batch["tokens"].shape for batch in microbatches}) > 1:
-            raise UserError("parallel.chunks above 1 needs micro-batches of one shape; set parallel.chunks 1")
+        one_shape = self.parallel.pipeline > 1 and not self.chunks[0].config.variable_seq_lengths
+        if one_shape and len({batch["tokens"].shape for batch in microbatches}) > 1:
+            raise UserError(
+                "a pipeline with parallel.chunks above 1, or of experts, takes micro-batches of one shape; pad them "
+                "or set parallel.pipeline 1"
+            )
         if train:
             try:
                 self.parallel.check_batch(len(microbatches))

@@ -66,6 +66,10 @@ class ParallelConfig(Config):
         for value, parts, name, over in uneven:
             if value % parts:
                 raise ValueError(f"{name} {value} is no multiple of {over} {parts}")
+        if self.context > 1 and model.kind != "decoder":
+            raise ValueError(f"kind {model.kind} needs parallel.context 1: its positions look ahead")
+        if self.pipeline > 1 and model.kind in ("encoder_decoder", "encoder"):
+            raise ValueError(f"kind {model.kind} needs parallel.pipeline 1")
         if self.tensor > 1 and model.experts:
             raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
@@ -360,3 +364,40 @@ class SpikeConfig(Config):
         if self.warmup > self.window:
             raise ValueError(f"warmup {self.warmup} is more than the window {self.window} holds")
         return self
+
+
+class ObjectiveConfig(Config):
+    """What is taken out of a window of text, for the kinds of model that restore it (see `objectives`)."""
+
+    rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens that are masked or taken out")
+    mean_span: float = Field(3.0, ge=1, description="encoder_decoder: tokens of a span that is taken out, on average")
+
+
+class LocalSGDConfig(Config):
+    """Replicas that train alone and meet every few steps: DiLoCo (Douillard et al. 2023, arXiv:2311.08105); with an
+    outer learning rate of 1 and no outer momentum, local SGD (Stich 2018, arXiv:1805.09767)."""
+
+    replicas: int = Field(2, ge=1, description="replicas, each with the ranks of `parallel`; they split the batch")
+    inner_steps: int = Field(50, ge=1, description="steps that a replica makes alone before all meet (H)")
+    outer_lr: float = Field(0.7, gt=0, description="learning rate of the outer SGD (the paper's 0.7)")
+    outer_momentum: float = Field(0.9, ge=0, lt=1, description="its Nesterov momentum (the paper's 0.9)")
+
+
+class AsyncConfig(Config):
+    """Workers that hand their gradients to a parameter server (Downpour SGD, Dean et al. 2012), none of them further
+    ahead of the slowest than a bound (stale synchronous parallel, Ho et al. 2013)."""
+
+    workers: int = Field(2, ge=1, description="ranks that compute gradients; the server is one more")
+    staleness: int | None = Field(4, ge=0, description="batches a worker may be ahead of the slowest; null: no bound")
+    damp: bool = Field(
+        False, description="divide the learning rate by the gradient's staleness (Zhang et al. 2015, arXiv:1511.05950)"
+    )
+    arrivals: Literal["real", "seeded"] = Field(
+        "real", description="seeded: gradients are taken in an order drawn from `seed`, so that a run can be repeated"
+    )
+    seed: int = Field(0, ge=0, description="of the order of arrival")
+
+    @property
+    def ranks(self) -> int:
+        """Processes needed: the workers and the server, which is rank 0."""
+        return self.workers + 1
