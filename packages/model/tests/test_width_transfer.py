@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from headwater_model import width_transfer
+from headwater_model import pretrain, width_transfer
 from headwater_model._contracts.errors import UserError
-from headwater_model.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from headwater_model.config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
 from headwater_model.gpt import GPT, build
 from headwater_model.optimizer_state import slots
 from headwater_model.trainer import Trainer, next_token_loss
@@ -133,3 +133,13 @@ def test_matrices_of_one_std_at_every_width_are_refused_in_a_line():
     drawn = ModelConfig(layers=2, hidden=32, heads=2, vocab=64, context=32, init="normal")
     with pytest.raises(UserError, match="needs init fan_in"):
         width_transfer.initialise(build(drawn), drawn, BASE)
+
+
+def test_pretraining_takes_the_plans_rate_for_the_hidden_matrices_of_its_own_width():
+    run = PretrainConfig(optimizer={"width_transfer": {"base": BASE}})
+    wide = shape(128)
+    settings = pretrain.first_settings(run, {"lr": 0.01, "batch": 1, "model": wide.model_dump()}, steps=10)
+    one = pretrain._trainer(run, wide, settings)
+    rates = {settings.optimizer.lr * group["lr_mult"] for group in one.optimizer.param_groups}
+    assert rates == {0.01, 0.04}
+    assert one.module.output_layer.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)

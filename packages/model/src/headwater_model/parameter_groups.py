@@ -62,7 +62,7 @@ def table(chunks: Sequence[nn.Module], config: OptimizerConfig) -> str:
     for group, members in sorted(groups.items(), key=lambda item: item[0]):
         count = sum(weight.numel() for _, weight in members)
         lr, decay = config.lr * group.lr_scale, config.weight_decay * group.decay_scale
-        names = ", ".join(_short(name for name, _ in members))
+        names = ", ".join(f"`{name}`" for name in _short(name for name, _ in members))
         rows.append(f"| {group.optimizer} | {lr:.3g} | {decay:.3g} | {count:,} | {names} |")
     return "\n".join(rows)
 
