@@ -340,6 +340,17 @@ def test_held_out_windows_over_any_number_of_ranks_predict_each_token_once(tmp_p
     assert limited.tokens <= 100 < limited.tokens + len(TRAIN[20][1]) + 60
 
 
+def test_held_out_samples_of_another_shape_count_where_their_windows_are_whole(tmp_path) -> None:
+    def halves(rows: Rows, first: int) -> dict[str, torch.Tensor]:
+        mask = torch.ones(len(rows.tokens), 4)
+        mask[:, 0] = 0
+        return {"tokens": rows.tokens[:, :4], "labels": rows.tokens[:, 1:5], "loss_mask": mask}
+
+    held = HeldOut(write_tokens(tmp_path / "a", TRAIN, TRAIN[:20]), CONTEXT, None, END, None, objective=halves)
+    masks = [b["loss_mask"] for rank in range(2) for b in held.batches(4, rank, 2)]
+    assert held.tokens % CONTEXT and sum(mask.sum().item() for mask in masks) == held.tokens // CONTEXT * 3
+
+
 class TestNames:
     def test_an_input_stands_for_all_of_it_and_a_source_of_two_inputs_is_told_by_both(self, folder, tmp_path) -> None:
         inputs = {"tokens": folder, "b": write_tokens(tmp_path / "b", documents(2, {"web": 30, "news": 20}))}
