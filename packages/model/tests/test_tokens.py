@@ -406,6 +406,12 @@ def _no_tokens(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
+def _other_counts(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["train"]["by_source"]["law"]["tokens"] += 1
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
 def _other_end(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps({**metrics, "end_of_document_id": 5}))
@@ -426,6 +432,7 @@ class TestBadData:
             (_other_index, "train.bin: "),
             (_other_table, "train.parquet: not the documents of train.idx"),
             (_no_tokens, "the train split is empty"),
+            (_other_counts, "tokens of law by metrics.json"),
             (_other_end, "documents end in the id 5"),
             (_many_ids, "5000 ids, but the tokenizer has 512 and the model 512"),
         ],
