@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -75,21 +75,23 @@ class Policy:
         self._taken: list[tuple[int, str]] = []
         """(number of the call, measure) of the last period."""
 
-    def decide(self, step: int, loss: float, grad_norm: float, checkpoints: Sequence[int] = ()) -> Action:
+    def decide(
+        self, step: int, loss: float, grad_norm: float, checkpoints: Callable[[], Sequence[int]] = lambda: ()
+    ) -> Action:
         """Judge a step before its update.
 
         Args:
             step: that the update would finish.
             loss: of the batch, nats.
             grad_norm: before clipping.
-            checkpoints: steps to which the run can go back, oldest first.
+            checkpoints: answers the steps to which the run can go back, oldest first; asked when something is wrong.
         """
         self._calls += 1
         spike, drift = self._spike(loss, grad_norm), self._drift(loss)
         self._remember(loss, grad_norm)
         if not spike and not drift:
             return Action("go", lr_factor=self.lr_factor)
-        before = [known for known in checkpoints if known < step]
+        before = [known for known in checkpoints() if known < step]
         self._taken = [(call, kind) for call, kind in self._taken if call > self._calls - self.config.period]
         measure = self._measure(can_skip=not drift, can_go_back=bool(before))
         self._taken.append((self._calls, measure))
