@@ -126,7 +126,7 @@ def build_task(
     tokenizer = read_tokenizer(inputs["tokenizer"])
     document_end = end_of_text(tokenizer, inputs["tokenizer"])
     tokens = token_inputs(inputs)
-    objective = objectives.build(model, config.objective, config.seed, tokenizer, document_end)
+    objective = objectives.build(model, config.objective, config.data, config.seed, tokenizer, document_end)
     context = objective.window - 1 if objective else model.context
     data = TrainingData(
         tokens, config.data, context, round(steps * batch * (1 + SPARE)), config.seed, document_end, cache, objective
