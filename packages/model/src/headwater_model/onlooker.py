@@ -158,11 +158,11 @@ def _shown(row: Mapping[str, Any]) -> dict[str, float]:
         if name in ("step", "tokens"):
             continue
         if isinstance(value, Mapping):
-            found |= {f"heldout/{source}/bits_per_byte": figure for source, figure in value.items()}
+            found |= {f"heldout_by_source/{source}": figure for source, figure in value.items()}
         elif name.startswith("heldout_"):
             found[f"heldout/{name.removeprefix('heldout_')}"] = value
         else:
-            found[f"train/{name}"] = value
+            found[f"train_by_source/{name[5:]}" if name.startswith("loss/") else f"train/{name}"] = value
     return found
 
 

@@ -47,7 +47,7 @@ class Trainer:
         self.token_count = 0
         self.optimizer_config = optimizer
         self.schedule = schedule
-        self.chunks: list[GPT] = [model] if isinstance(model, GPT) else list(model)
+        self.chunks: list[GPT] = list(model) if isinstance(model, Sequence) else [model]
         self.parallel = layout()
         config = self.chunks[0].config
         self._wrapped = [self._wrap(chunk, first=number == 0) for number, chunk in enumerate(self.chunks)]

@@ -66,8 +66,8 @@ class ParameterServer(Trainer):
         loss_fn: Loss = next_token_loss,
         accept: Callable[[dict[str, float]], bool] | None = None,
     ) -> dict[str, float]:
-        """Apply the next gradient that arrives, or, with seeded arrivals, that is due. Batches and loss are the workers'
-        business; `accept` as in `Trainer.step`. After the schedule's last update the workers are told to stop.
+        """Apply the next gradient that arrives, or, with seeded arrivals, that is due. Batches and loss are the
+        workers' business; `accept` as in `Trainer.step`. After the schedule's last update the workers are told to stop.
 
         Returns:
             loss and count of the gradient's batch; grad_norm; lr, damped if so configured; staleness, in updates;
