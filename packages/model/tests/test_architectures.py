@@ -32,12 +32,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     },
     "opt": {**OPENAI, "activation": "relu", "init": "normal", "dropout": 0.1},
     "llama": {"kv_heads": 2, "rope_scaling": 8.0},
-    "alibi": {"position": "alibi", "activation": "geglu", "kv_heads": 1, "norm": "layernorm"},
+    "alibi": {"position": "alibi", "activation": "geglu", "kv_heads": 2, "norm": "layernorm"},
     "sinusoids": {"position": "sinusoidal", "activation": "squared_relu", "qkv_bias": True, "init": "t_fixup"},
     "none": {"position": "none", "head_width": 24},
     "prefix": {"kind": "prefix", "position": "learned", "tie_embeddings": True},
     "experts": {"experts": 4, "kv_heads": 2, "tie_embeddings": True},
-    "switch": {"experts": 4, "experts_per_token": 1, "activation": "gelu"},
+    "switch": {"experts": 4, "experts_per_token": 1, "activation": "gelu", "kv_heads": 1},
 }  # fmt: skip
 EVERY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -250,6 +250,27 @@ def test_each_family_learns(family: str, text: torch.Tensor) -> None:
     assert losses[0] == pytest.approx(6.24, abs=0.35) and losses[-1] < losses[0] - 1.5, losses
 
 
+@pytest.mark.parametrize("family", ["opt", "experts"])
+def test_a_checkpoint_goes_on_to_the_same_weights(family: str, text: torch.Tensor, tmp_path: Path) -> None:
+    """With dropout, whose generator is part of it, and with experts."""
+
+    def trainer() -> Trainer:
+        shape = config(family, attention_dropout=0.1)
+        return Trainer(gpt.build(shape, seed=5), OptimizerConfig(), ScheduleConfig(steps=10))
+
+    batch = [{"tokens": text[:, :-1], "labels": text[:, 1:]}]
+    first = trainer()
+    first.step(batch, next_token_loss)
+    first.save(tmp_path / "saved")
+    first.step(batch, next_token_loss)
+    torch.manual_seed(77)
+    second = trainer()
+    second.load(tmp_path / "saved")
+    second.step(batch, next_token_loss)
+    for (name, a), (_, b) in zip(first.module.named_parameters(), second.module.named_parameters(), strict=True):
+        assert torch.equal(a, b), name
+
+
 @pytest.fixture(scope="module")
 def two_ranks(text: torch.Tensor, tokenizer_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What two ranks find: axis -> "steps" or "read" -> family -> rows, or why a layout refuses the family."""
@@ -286,8 +307,8 @@ def test_each_family_learns_the_same_on_two_ranks(text: torch.Tensor, two_ranks:
                 assert found == REFUSED[axis, family]
                 continue
             for (loss, norm), (loss_of_two, norm_of_two) in zip(one, found, strict=True):
-                assert loss == pytest.approx(loss_of_two, abs=1e-4), (family, axis)
-                assert norm == pytest.approx(norm_of_two, rel=2e-3), (family, axis)
+                assert loss == pytest.approx(loss_of_two, abs=1e-5), (family, axis)
+                assert norm == pytest.approx(norm_of_two, rel=1e-4), (family, axis)
 
 
 def test_a_folder_read_on_two_ranks_is_the_model(text: torch.Tensor, two_ranks: dict[str, Any]) -> None:
@@ -296,15 +317,13 @@ def test_a_folder_read_on_two_ranks_is_the_model(text: torch.Tensor, two_ranks: 
         assert loss == pytest.approx(evaluated(model_of(family), text), abs=1e-5)
         for axis in ("tensor", "pipeline"):
             if (axis, family) not in REFUSED:
-                assert two_ranks[axis]["read"][family] == pytest.approx(loss, abs=1e-4), (family, axis)
+                assert two_ranks[axis]["read"][family] == pytest.approx(loss, abs=1e-5), (family, axis)
 
 
 SPLIT = [family for family in FAMILIES if family != "opt"]  # dropout: other masks in other layouts
-EXPERTS = "experts need parallel.tensor 1: Megatron splits them with sequence parallelism only"
 REFUSED = {
-    ("tensor", "experts"): EXPERTS,
-    ("tensor", "switch"): EXPERTS,
-    ("tensor", "alibi"): "kv_heads 1 is no multiple of parallel.tensor 2",
+    ("tensor", "experts"): "experts need parallel.tensor 1: Megatron splits them with sequence parallelism only",
+    ("tensor", "switch"): "kv_heads 1 is no multiple of parallel.tensor 2",
 }
 
 

@@ -9,7 +9,7 @@ import subprocess
 import sys
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -25,6 +25,7 @@ from headwater_model._contracts.sequences import IGNORED
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.objectives import MaskedLM, Objective, SpanCorruption
 from headwater_model.special_ids import SpecialIds
+from headwater_model.tokens import Rows
 from headwater_model.trainer import Trainer, next_token_loss
 
 VOCABULARY, END, CONTEXT = 512, 0, 32
@@ -58,9 +59,8 @@ def ids(rows: int, size: int, seed: int = 4) -> torch.Tensor:
     return torch.randint(1, VOCABULARY, (rows, size), generator=torch.Generator().manual_seed(seed))
 
 
-class Text(NamedTuple):
-    tokens: torch.Tensor
-    sources: torch.Tensor
+def as_rows(tokens: torch.Tensor) -> Rows:
+    return Rows(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens))
 
 
 def objective_of(name: str) -> Objective:
@@ -83,7 +83,7 @@ def test_what_a_shape_counts_is_what_is_built(name: str) -> None:
 def test_losses_are_those_of_the_logits_and_nothing_is_asked_where_a_label_is_ignored(name: str) -> None:
     built, objective = model_of(name), objective_of(name)
     text = ids(3, objective.window)
-    batch = objective(Text(text, text), 0)
+    batch = objective(as_rows(text), 0)
     given = {entry: batch[entry] for entry in built.inputs if entry in batch and entry != "labels"}
     labels = batch["labels"].clone()
     labels[0, 2] = IGNORED
@@ -176,7 +176,7 @@ def train(name: str, windows: torch.Tensor, count: int, ranks: int = 1, rank: in
     mine = windows[rank * share :][:share, : objective.window]
     trainer.curve = []
     for step in range(count):
-        batch = objective(Text(mine, torch.zeros_like(mine)), step * len(windows) + rank * share)
+        batch = objective(as_rows(mine), step * len(windows) + rank * share)
         halves = [{n: t[half] for n, t in batch.items()} for half in (slice(0, None, 2), slice(1, None, 2))]
         row = trainer.step(halves, next_token_loss)
         trainer.curve.append((row["loss"], row["grad_norm"]))
@@ -198,7 +198,7 @@ def test_a_masked_language_model_restores_what_it_has_read(text: torch.Tensor) -
     assert trained.curve[0][0] == pytest.approx(6.5, abs=0.3)
     objective = objective_of("bert")
     windows = text[:, : objective.window]
-    tokens = objective(Text(windows, windows), 10**6)["tokens"]
+    tokens = objective(as_rows(windows), 10**6)["tokens"]
     masked = (tokens == IDS.mask).nonzero().tolist()
     truth = [int(windows[row, place]) for row, place in masked]
 
@@ -220,7 +220,7 @@ def test_an_encoder_decoder_writes_the_spans_of_what_it_has_read(name: str, text
     assert trained.curve[0][0] == pytest.approx(6.9, abs=0.7)
     objective: Any = objective_of(name)
     windows = text[:, : objective.window].repeat(4, 1)
-    samples = objective(Text(windows, windows), 10**6)
+    samples = objective(as_rows(windows), 10**6)
 
     def spans(target: list[int]) -> list[list[int]]:
         return [infilling.put_back([i], target, IDS) for i in target if i in IDS.sentinels]

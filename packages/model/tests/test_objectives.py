@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -12,31 +11,30 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from headwater_model import objectives
+from headwater_model import objectives, plan
 from headwater_model._contracts.errors import UserError
 from headwater_model._contracts.sequences import IGNORED
-from headwater_model.config import ModelConfig
+from headwater_model.config import ModelConfig, PlanConfig
+from headwater_model.facts import Facts
+from headwater_model.heldout import HeldOut
 from headwater_model.objectives import MaskedLM, PrefixLM, SpanCorruption
 from headwater_model.special_ids import SpecialIds
-from headwater_model.training_config import ObjectiveConfig
+from headwater_model.tokens import Rows, TrainingData
+from headwater_model.training_config import DataConfig, ObjectiveConfig
 
 VOCABULARY, END = 500, 0
 IDS = SpecialIds.above(VOCABULARY)
 seeds, places = st.integers(0, 2**31), st.integers(0, 2**40)
 
 
-class Text(NamedTuple):
-    tokens: torch.Tensor
-    sources: torch.Tensor
-
-    def part(self, start: int, end: int) -> Text:
-        return Text(self.tokens[start:end], self.sources[start:end])
+def of(tokens: torch.Tensor) -> Rows:
+    """Each token of the source that its own number gives: so a label's source tells which token it came from."""
+    return Rows(tokens, torch.zeros_like(tokens), tokens + 7)
 
 
-def rows(count: int, window: int, seed: int) -> Text:
-    """Random ids, each of the source that its own number gives: so a label's source tells which token it came from."""
-    tokens = torch.from_numpy(np.random.default_rng(seed).integers(0, VOCABULARY, (count, window)))
-    return Text(tokens, tokens + 7)
+def rows(count: int, window: int, seed: int) -> Rows:
+    """Random ids."""
+    return of(torch.from_numpy(np.random.default_rng(seed).integers(0, VOCABULARY, (count, window))))
 
 
 def every(context: int, seed: int) -> list[objectives.Objective]:
@@ -105,7 +103,7 @@ def test_a_sample_is_a_function_of_window_seed_and_place(context: int, seed: int
     for objective in every(context, seed):
         window = rows(5, objective.window, seed)
         whole = objective(window, first)
-        parts = [objective(window.part(0, 2), first), objective(window.part(2, 5), first + 2)]
+        parts = [objective(of(window.tokens[:2]), first), objective(of(window.tokens[2:]), first + 2)]
         for name, value in whole.items():
             assert torch.equal(value, torch.cat([part[name] for part in parts])), name
         assert torch.equal(window.tokens, rows(5, objective.window, seed).tokens)  # what came in is left alone
@@ -114,7 +112,7 @@ def test_a_sample_is_a_function_of_window_seed_and_place(context: int, seed: int
 def test_another_epoch_or_seed_corrupts_the_same_window_anew() -> None:
     for seed, objective in ((s, o) for s in (3, 4) for o in every(50, s)):
         one = rows(1, objective.window, 1)
-        samples = objective(Text(one.tokens.expand(40, -1), one.sources.expand(40, -1)), 0)
+        samples = objective(of(one.tokens.expand(40, -1)), 0)
         different = {b"".join(value[i].numpy().tobytes() for value in samples.values()) for i in range(40)}
         assert len(different) > 20
         other = type(objective)(**{**vars(objective), "seed": seed + 1})(one, 0)
@@ -147,13 +145,13 @@ def test_masks_have_berts_shares_and_labels_stand_where_tokens_were_chosen() -> 
 
 
 def test_the_mask_falls_on_every_place_alike() -> None:
-    window = Text(torch.full((4000, 20), 7), torch.zeros(4000, 20, dtype=torch.long))
+    window = of(torch.full((4000, 20), 7))
     places = MaskedLM(20, 1, IDS, END, VOCABULARY)(window, 0)["loss_mask"].sum(0)
     assert abs(places - 600).max() < 5 * 600**0.5  # three of twenty
 
 
 def test_a_window_of_ends_alone_asks_nothing() -> None:
-    window = Text(torch.full((2, 20), END), torch.zeros(2, 20, dtype=torch.long))
+    window = of(torch.full((2, 20), END))
     samples = MaskedLM(20, 1, IDS, END, VOCABULARY)(window, 0)
     assert torch.equal(samples["tokens"], window.tokens) and not samples["loss_mask"].any()
 
@@ -195,10 +193,53 @@ def test_each_kind_has_its_objective_and_a_vocabulary_without_room_is_refused(to
     kinds = {"decoder": type(None), "prefix": PrefixLM, "encoder_decoder": SpanCorruption, "encoder": MaskedLM}
     for kind, objective in kinds.items():
         model = ModelConfig(kind=kind, vocab=roomy, context=32)
-        assert type(objectives.build(model, ObjectiveConfig(), 1, tokenizer, END)) is objective
+        assert type(objectives.build(model, ObjectiveConfig(), DataConfig(), 1, tokenizer, END)) is objective
         if kind.startswith("encoder"):
             with pytest.raises(UserError, match=f"ids up to {roomy - 1}, but the model's vocabulary is {roomy - 1}"):
-                objectives.build(model.model_copy(update={"vocab": roomy - 1}), ObjectiveConfig(), 1, tokenizer, END)
+                objectives.build(
+                    model.model_copy(update={"vocab": roomy - 1}), ObjectiveConfig(), DataConfig(), 1, tokenizer, END
+                )
+
+
+def test_document_masks_are_refused_for_what_is_no_decoder(tokenizer_folder: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    masked = DataConfig(document_mask=True)
+    assert objectives.build(ModelConfig(), ObjectiveConfig(), masked, 1, tokenizer, END) is None
+    with pytest.raises(UserError, match="document_mask goes with a model of kind decoder, not encoder"):
+        objectives.build(ModelConfig(kind="encoder"), ObjectiveConfig(), masked, 1, tokenizer, END)
+
+
+def test_a_plans_vocabulary_holds_the_special_ids() -> None:
+    facts = Facts(vocabulary=4090, train_tokens=10**9, heldout_tokens=1, heldout_bytes=1)
+    found = {}
+    for kind in ("decoder", "prefix", "encoder", "encoder_decoder"):
+        config = PlanConfig(model={"kind": kind}, budget={"flops": 1e16}, vocab_multiple=64)
+        model = ModelConfig(**plan.make(config, facts)["model"])
+        assert model.kind == kind
+        found[kind] = model.vocab
+    assert found == {"decoder": 4096, "prefix": 4096, "encoder": 4224, "encoder_decoder": 4224}
+
+
+@pytest.mark.parametrize("objective", every(24, 5), ids=lambda o: type(o).__name__)
+def test_it_sits_in_training_and_held_out_data(objective, tokens_folder, tokenizer_folder, tmp_path) -> None:
+    """Ranks share one rank's samples, a held-out window is always corrupted alike, padding counts nowhere."""
+    inputs, context = {"tokens": tokens_folder}, objective.window - 1
+    data = TrainingData(inputs, DataConfig(), context, 64, 1, END, tmp_path / "index", objective)
+    (whole,) = data.batch(8, 8, 8, 0, 1)
+    parts = data.batch(8, 8, 2, 0, 2) + data.batch(8, 8, 2, 1, 2)
+    for name, value in whole.items():
+        assert torch.equal(value, torch.cat([part[name] for part in parts])), name
+    tokenizer = Tokenizer.from_file(str(tokenizer_folder / "tokenizer.json"))
+    heldout = HeldOut(tokens_folder, context, tokenizer, END, None, objective=objective)
+    once = heldout.batches(4, 0, 1)
+    ranks = heldout.batches(4, 0, 2) + heldout.batches(4, 1, 2)
+    windows = -(-heldout.tokens // context)
+    assert heldout.tokens % context and sum(len(batch["tokens"]) for batch in once) >= windows
+    for name in once[0]:
+        one, two = (torch.cat([batch[name] for batch in batches])[:windows] for batches in (once, ranks))
+        assert torch.equal(one, two), name
+    counted = torch.cat([batch["loss_mask"] for batch in ranks]).sum(1)
+    assert (counted[: windows - 1] > 0).all() and not counted[windows:].any()
 
 
 def test_more_spans_than_sentinels_are_refused_in_one_line() -> None:

@@ -21,7 +21,7 @@ PLENTY = Facts(vocabulary=4071, train_tokens=10**13, heldout_tokens=1, heldout_b
 def test_the_count_is_the_published_one(name: str) -> None:
     preset, model = presets.find(name), presets.load(name)
     assert abs(model.parameters - preset.parameters) <= preset.tolerance * preset.parameters
-    assert preset.tolerance < 0.05 and ("arXiv" in preset.source or "Radford" in preset.source)
+    assert preset.tolerance < 0.06 and ("arXiv" in preset.source or "Radford" in preset.source)
 
 
 @pytest.mark.parametrize("name", ["gpt3-13b", "neox-20b", "opt-6.7b", "llama3-70b"])

@@ -340,6 +340,17 @@ def test_held_out_windows_over_any_number_of_ranks_predict_each_token_once(tmp_p
     assert limited.tokens <= 100 < limited.tokens + len(TRAIN[20][1]) + 60
 
 
+def test_held_out_samples_of_another_shape_count_where_their_windows_are_whole(tmp_path) -> None:
+    def halves(rows: Rows, first: int) -> dict[str, torch.Tensor]:
+        mask = torch.ones(len(rows.tokens), 4)
+        mask[:, 0] = 0
+        return {"tokens": rows.tokens[:, :4], "labels": rows.tokens[:, 1:5], "loss_mask": mask}
+
+    held = HeldOut(write_tokens(tmp_path / "a", TRAIN, TRAIN[:20]), CONTEXT, None, END, None, objective=halves)
+    masks = [b["loss_mask"] for rank in range(2) for b in held.batches(4, rank, 2)]
+    assert held.tokens % CONTEXT and sum(mask.sum().item() for mask in masks) == held.tokens // CONTEXT * 3
+
+
 class TestNames:
     def test_an_input_stands_for_all_of_it_and_a_source_of_two_inputs_is_told_by_both(self, folder, tmp_path) -> None:
         inputs = {"tokens": folder, "b": write_tokens(tmp_path / "b", documents(2, {"web": 30, "news": 20}))}
@@ -395,6 +406,12 @@ def _no_tokens(folder: Path) -> None:
     (folder / "metrics.json").write_text(json.dumps(metrics))
 
 
+def _other_counts(folder: Path) -> None:
+    metrics = json.loads((folder / "metrics.json").read_text())
+    metrics["train"]["by_source"]["law"]["tokens"] += 1
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+
+
 def _other_end(folder: Path) -> None:
     metrics = json.loads((folder / "metrics.json").read_text())
     (folder / "metrics.json").write_text(json.dumps({**metrics, "end_of_document_id": 5}))
@@ -415,6 +432,7 @@ class TestBadData:
             (_other_index, "train.bin: "),
             (_other_table, "train.parquet: not the documents of train.idx"),
             (_no_tokens, "the train split is empty"),
+            (_other_counts, "tokens of law by metrics.json"),
             (_other_end, "documents end in the id 5"),
             (_many_ids, "5000 ids, but the tokenizer has 512 and the model 512"),
         ],

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from . import vocabulary
 from .attention import CoreAttention
-from .gpt import mark_shards
+from .gpt import Head, mark_shards
 from .initialise import initialise
 from .megatron_config import megatron_config
 from .model_config import ModelConfig
@@ -35,6 +35,7 @@ from .runtime import layout
 class Bert(BertModel):
     """Megatron's BertModel with post-norm layers, one layout of one pipeline stage."""
 
+    head: Head = "lm"
     inputs = ("attention_mask", "token_types", "labels")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,7 +87,7 @@ def parts(of: list[Dataset], weights: Mapping[str, float] | None, context: int) 
         total = sum(dataset.tokens for dataset in of)
         found = [_part(of, dataset, None, dataset.tokens / total) for dataset in of]
     else:
-        total_weight = sum(weights.values())
+        total_weight = math.fsum(weights.values())  # in any order the same
         meant = {name: _meant(of, name) for name in weights}
         found = [_part(of, *meant[name], weight / total_weight) for name, weight in weights.items() if weight]
     _refuse_twice(found)
@@ -126,7 +127,11 @@ def _meant(of: list[Dataset], name: str) -> tuple[Dataset, str | None]:
         raise UserError(f"data.weights.{name} means {' and '.join(ways)}; write INPUT/SOURCE, or name the input anew")
     known = sorted({*(dataset.name for dataset in of), *(s for dataset in of for s in dataset.sources)})
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)[0]
-    raise UserError(f"data.weights.{name}: no such source or input; did you mean {near}? There are {', '.join(known)}")
+    raise UserError(f"data.weights.{name}: no such source or input; did you mean {near}? There are {_some(known)}")
+
+
+def _some(names: list[str], most: int = 20) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _part(of: list[Dataset], dataset: Dataset, source: str | None, share: float) -> Part:

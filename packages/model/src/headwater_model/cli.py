@@ -27,7 +27,14 @@ STAGES = [
     Stage(
         name="pretrain",
         summary="pre-train the planned model with Megatron; killed at any time, it goes on where it was",
-        reads={"tokens": ("tokens",), "plan": ("plan",), "tokenizer": ("tokenizer",), "*": ("tokens",)},
+        reads={
+            "tokens": ("tokens",),
+            "plan": ("plan",),
+            "tokenizer": ("tokenizer",),
+            "start?": ("export", "checkpoint"),
+            "flight?": ("checkpoint",),
+            "*": ("tokens",),
+        },
         writes="checkpoint",
         cost="the plan's budget: minutes at scale tiny, hours on a GPU at small; about 1 GB a rank at tiny",
         config=PretrainConfig,

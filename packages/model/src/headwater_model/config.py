@@ -19,6 +19,7 @@ from .training_config import (
     DataConfig,
     LaunchConfig,
     LocalSGDConfig,
+    ObjectiveConfig,
     OptimizerConfig,
     ParallelConfig,
     RestartConfig,
@@ -185,6 +186,9 @@ class PretrainConfig(Config):
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters; masters are float32")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
     data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
+    objective: ObjectiveConfig = Field(
+        default_factory=ObjectiveConfig, description="what a model of kind encoder or encoder_decoder restores"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
     schedule: RunScheduleConfig = Field(default_factory=RunScheduleConfig, description="learning rate over the run")
     ramp: BatchRampConfig | None = Field(None, description="a batch that grows to the plan's; null: it is that at once")

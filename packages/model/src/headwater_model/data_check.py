@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from . import blend, token_files
 from ._contracts import manifest
 from ._contracts.errors import UserError
@@ -28,7 +30,7 @@ def check(inputs: Mapping[str, Path], config: DataConfig, tokenizer: Path, vocab
         UserError: an empty split, another tokenizer, files that do not fit each other, ids that the model has not, or a
             source that is unknown, weighed twice or too short.
     """
-    for folder in inputs.values():
+    for folder in map(Path, inputs.values()):
         _refuse_other_tokenizer(folder, tokenizer, vocabulary)
         prefixes = [folder / "train", folder / "heldout"]
         if config.weights is not None:
@@ -40,7 +42,30 @@ def check(inputs: Mapping[str, Path], config: DataConfig, tokenizer: Path, vocab
             if prefix.name in ("train", "heldout"):
                 token_files.refuse_other_table(folder, prefix.name, index)
             token_files.refuse_ids_beyond(prefix, index, vocabulary)
+        _refuse_other_counts(folder)
     blend.parts(blend.datasets(inputs), config.weights, context)
+
+
+def _refuse_other_counts(folder: Path) -> None:
+    """Compare the counts, from which shares and epochs are reckoned, with the files."""
+    facts, names = read_facts(folder), sorted(read_facts(folder).sources)
+    counted = [("train", facts.train_tokens, _tokens(folder / "train"))]
+    if names and token_files.table_path(folder, "train").exists():
+        whose = token_files.source_of_documents(folder, "train", names)
+        tokens = token_files.column_of_documents(folder, "train", "tokens")
+        sums = np.bincount(whose, tokens, len(names)).astype(np.int64)
+        counted += [(name, facts.sources[name], int(held)) for name, held in zip(names, sums, strict=True)]
+    own = token_files.source_files(folder, "train")
+    counted += [(name, facts.sources.get(name, 0), _tokens(prefix)) for name, prefix in own.items()]
+    for name, said, held in counted:
+        if said != held:
+            raise UserError(
+                f"{folder}: {said} tokens of {name} by metrics.json, {held} by the files; encode the corpus again"
+            )
+
+
+def _tokens(prefix: Path) -> int:
+    return int(token_files.read_index(prefix).lengths.sum(dtype=np.int64))
 
 
 def _refuse_other_tokenizer(folder: Path, tokenizer: Path, vocabulary: int) -> None:

@@ -8,7 +8,7 @@ from . import checkpoint, runtime
 from ._contracts.stage import Run
 from .config import ExportConfig, ModelConfig
 from .final_state import STATE
-from .gpt import build
+from .model import build
 from .pretrain import FINAL
 from .pretrained import TYPES, save
 

@@ -104,23 +104,23 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "threads": threads or torch.get_num_threads(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "code": code_hash("headwater_model"),
-        "git": revision(_PACKAGE),
+        "git": revision(_PACKAGE, _PACKAGE / "_contracts"),
     }
 
 
-def revision(folder: Path) -> dict[str, Any] | None:
-    """The last commit that changed `folder`, and whether files in it differ from it; None outside of a repository.
+def revision(*folders: Path) -> dict[str, Any] | None:
+    """The last commit that changed one of `folders`, and whether files in them differ; None outside of a repository.
 
     The last commit that changed it, not the newest one: what others commit elsewhere does not change what runs here.
     """
 
     def git(*arguments: str) -> str:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-        return done.stdout.strip()
+        command = ["git", "-C", str(folders[0]), *arguments, "--", *(str(folder.resolve()) for folder in folders)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
-        commit = git("log", "-1", "--format=%H", "--", ".")
-        return {"revision": commit, "dirty": bool(git("status", "--porcelain", "--", "."))} if commit else None
+        commit = git("log", "-1", "--format=%H")
+        return {"revision": commit, "dirty": bool(git("status", "--porcelain"))} if commit else None
     except (OSError, subprocess.CalledProcessError):
         return None
 

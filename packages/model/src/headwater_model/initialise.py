@@ -58,7 +58,7 @@ def parameter_name(name: str, index: tuple[int, ...]) -> str:
     for theirs, ours in CHECKPOINT_NAMES.items():
         name = name.replace(theirs, ours)
     if index:
-        name = name.replace("decoder.layers.", f"decoder.layers.{index[0]}.")
+        name = name.replace("coder.layers.", f"coder.layers.{index[0]}.")  # of the decoder or of the encoder
     if len(index) > 1:
         name = name.replace("mlp.experts.experts.", f"mlp.experts.local_experts.{index[1]}.")
     return name

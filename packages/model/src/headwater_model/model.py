@@ -24,3 +24,10 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
     if head != "lm":
         raise ValueError(f"a model of kind {config.kind} has no scalar head")
     return (t5 if config.kind == "encoder_decoder" else bert).build(config, dtype, seed)
+
+
+def build_chunks(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: int | None = None) -> list[Model]:
+    """This rank's parts of a language model, as many as `parallel.chunks` says; arguments as in `build`."""
+    if config.kind in ("decoder", "prefix"):
+        return list(gpt.build_chunks(config, "lm", dtype, seed))
+    return [build(config, "lm", dtype, seed)]

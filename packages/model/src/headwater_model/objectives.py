@@ -24,31 +24,20 @@ from ._contracts.errors import UserError
 from ._contracts.sequences import IGNORED
 from .model_config import ModelConfig
 from .special_ids import SpecialIds
-from .training_config import ObjectiveConfig
+from .tokens import Rows
+from .training_config import DataConfig, ObjectiveConfig
 
 Batch = dict[str, Tensor]
 
 
-class Windows(Protocol):
-    """Windows of text, int64 [n, window] each."""
-
-    @property
-    def tokens(self) -> Tensor:
-        """Ids."""
-
-    @property
-    def sources(self) -> Tensor:
-        """Number of each token's source."""
-
-
 class Objective(Protocol):
-    """Windows in, samples out."""
+    """Windows in, samples out: what `tokens.TrainingData` and `heldout.HeldOut` take as their objective."""
 
     @property
     def window(self) -> int:
-        """Tokens of the text that one sample takes."""
+        """Tokens of the text that one sample takes; their `context` is one less."""
 
-    def __call__(self, rows: Windows, first: int) -> Batch:
+    def __call__(self, rows: Rows, first: int) -> Batch:
         """One sample a window.
 
         Args:
@@ -76,7 +65,7 @@ class PrefixLM:
         """Every position has a token before it."""
         return self.context + 1
 
-    def __call__(self, rows: Windows, first: int) -> Batch:
+    def __call__(self, rows: Rows, first: int) -> Batch:
         """tokens, labels: [n, context]; prefix: int64 [n]. The prefix's last position is the first that counts."""
         places = range(first, first + len(rows.tokens))
         prefix = torch.tensor([int(generator(self.seed, i).integers(1, self.context + 1)) for i in places])
@@ -122,7 +111,7 @@ class SpanCorruption:
         """Positions of the decoder (114 for a context of 512)."""
         return lengths(self.window, self.rate, self.mean_span)[1]
 
-    def __call__(self, rows: Windows, first: int) -> Batch:
+    def __call__(self, rows: Rows, first: int) -> Batch:
         """tokens: [n, context at most]; decoder_tokens, labels: [n, target]. A sentinel is of its span's source."""
         text, sources = rows.tokens.numpy(), rows.sources.numpy()
         sentinels = np.array(self.ids.sentinels)
@@ -159,7 +148,7 @@ class MaskedLM:
         """The input itself."""
         return self.context
 
-    def __call__(self, rows: Windows, first: int) -> Batch:
+    def __call__(self, rows: Rows, first: int) -> Batch:
         """tokens, labels (IGNORED where nothing is asked): [n, context]."""
         tokens = rows.tokens.numpy().copy()
         labels = np.full(tokens.shape, IGNORED, np.int64)
@@ -181,7 +170,7 @@ class MaskedLM:
 
 
 def build(
-    model: ModelConfig, config: ObjectiveConfig, seed: int, tokenizer: Tokenizer, end: int
+    model: ModelConfig, config: ObjectiveConfig, data: DataConfig, seed: int, tokenizer: Tokenizer, end: int
 ) -> PrefixLM | SpanCorruption | MaskedLM | None:
     """The objective of a kind of model; None for a decoder, which learns each next token.
 
@@ -190,10 +179,13 @@ def build(
         end: id that ends a document.
 
     Raises:
-        UserError: the model's vocabulary has no room for the special ids, or there are too few sentinels.
+        UserError: the model's vocabulary has no room for the special ids, there are too few sentinels, or documents
+            are to be masked, which goes with a decoder only.
     """
     if model.kind == "decoder":
         return None
+    if data.document_mask:
+        raise UserError(f"data.document_mask goes with a model of kind decoder, not {model.kind}; switch it off")
     if model.kind == "prefix":
         return PrefixLM(model.context, seed)
     ids = SpecialIds.of(tokenizer)

@@ -41,7 +41,7 @@ def place(model: nn.Module, config: OptimizerConfig) -> dict[str, Group]:
         kind = "adamw" if config.kind == "muon" and not is_hidden_matrix(name, weight) else config.kind
         role = width_transfer.role(name, weight, tied)
         scale = width_transfer.lr_scale(kind, role, hidden, transfer.base) if transfer else 1.0
-        decays = weight.dim() > 1 and (config.decay_embeddings or "embedding" not in name)
+        decays = weight.dim() > 1 and (config.decay_embeddings or not width_transfer.is_table(name, tied))
         found[name] = Group(kind, scale, 1 / scale if decays else 0.0)
     return found
 
@@ -62,7 +62,7 @@ def table(chunks: Sequence[nn.Module], config: OptimizerConfig) -> str:
     for group, members in sorted(groups.items(), key=lambda item: item[0]):
         count = sum(weight.numel() for _, weight in members)
         lr, decay = config.lr * group.lr_scale, config.weight_decay * group.decay_scale
-        names = ", ".join(_short(name for name, _ in members))
+        names = ", ".join(f"`{name}`" for name in _short(name for name, _ in members))
         rows.append(f"| {group.optimizer} | {lr:.3g} | {decay:.3g} | {count:,} | {names} |")
     return "\n".join(rows)
 

@@ -16,7 +16,7 @@ import headwater_model.cpu as cpu  # noqa: F401
 import torch
 import torch.distributed as dist
 
-from . import checkpoint, final_state, launch, pretrained, runtime
+from . import checkpoint, final_state, launch, pretrained, runtime, width_transfer
 from ._contracts import manifest as artefacts
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
@@ -27,8 +27,8 @@ from .flight_log import NAME as FLIGHT
 from .flight_log import Event, FlightLog
 from .flight_log import changes as changes_of
 from .flight_log import read as read_flight
-from .gpt import build_chunks
 from .loop import STATE, Loop
+from .model import build_chunks
 from .onlooker import Onlooker
 from .saver import Saver
 from .spikes import Policy
@@ -144,8 +144,10 @@ def train(
 
 def first_settings(config: PretrainConfig, plan: dict[str, Any], steps: int) -> Settings:
     """What a run begins with, of what can be changed on the way."""
+    transfer = config.optimizer.width_transfer
+    lr = plan["lr"] * (plan["model"]["hidden"] / transfer.base if transfer else 1)  # the plan's is this width's
     return Settings(
-        optimizer=config.optimizer.model_copy(update={"lr": plan["lr"]}),
+        optimizer=config.optimizer.model_copy(update={"lr": lr}),
         schedule=config.schedule.over(steps, steps * plan["batch"] * plan["model"]["context"]),
         batch=plan["batch"],
         activation=plan["model"].get("activation", ModelConfig.model_fields["activation"].default),
@@ -217,6 +219,9 @@ def check(config: PretrainConfig, plan: dict[str, Any], inputs: dict[str, Path])
 
 def _trainer(config: PretrainConfig, model: ModelConfig, settings: Settings) -> Trainer:
     chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
+    if transfer := config.optimizer.width_transfer:
+        for chunk in chunks:
+            width_transfer.initialise(chunk, model, transfer.base)
     return Trainer(chunks, settings.optimizer, settings.schedule)
 
 
@@ -233,14 +238,21 @@ def _start(loop: Loop, folder: Path, model: ModelConfig, config: PretrainConfig,
             )
         return
     loaded = pretrained.load(folder, dtype=pretrained.TYPES[config.precision])
-    if resolved(loaded.config) != resolved(model):
-        mine, theirs = resolved(model), resolved(loaded.config)
-        name = next(key for key in mine if mine[key] != theirs.get(key))
-        raise UserError(
-            f"{folder}: {name} is {theirs.get(name)}, in the plan {mine[name]}; pin plan.model to its shape"
-        )
+    mine, theirs = _weights_of(model), _weights_of(loaded.config)
+    if other := [name for name in mine if mine[name] != theirs[name]]:
+        name = other[0]
+        raise UserError(f"{folder}: {name} is {theirs[name]}, and {mine[name]} in the plan; pin it in plan.model")
     loop.trainer.take_weights(loaded.model)
     log(f"starting from the weights of {folder.name}")
+
+
+def _weights_of(model: ModelConfig) -> dict[str, Any]:
+    """What of a shape its weights must have been made for."""
+    free = {"init", "init_std", "dropout", "attention_dropout", "balance_loss"}
+    if model.position != "learned":
+        free.add("context")
+    told = model.model_copy(update={"ffn": model.ffn_width, "kv_heads": model.key_value_heads})
+    return {name: value for name, value in resolved(told).items() if name not in free}
 
 
 def _tell(flight: FlightLog, log: Callable[[str], None], event: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,21 +23,25 @@ from torch import Tensor
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
 from .config import ModelConfig
-from .gpt import GPT, Head, build
+from .gpt import GPT, Head
 from .huggingface.family import Family
 from .huggingface.registry import ARCHITECTURES, family_for
 from .initialise import fill, parameter_name
+from .model import Model, build
+from .model_config import KIND_DEFAULTS
+from .special_ids import MASK, START, SpecialIds
 
 WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Built = TypeVar("Built", bound=Model)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Generic[Built]):
     """A model with what is needed to use it."""
 
-    model: GPT
+    model: Built
     config: ModelConfig
     tokenizer: Tokenizer
     folder: Path
@@ -48,7 +52,18 @@ class Loaded:
         return end_of_text(self.tokenizer, self.folder)
 
 
-def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded:
+def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[GPT]:
+    """Read the folder of a decoder: see `load_any`.
+
+    Raises:
+        UserError: a model of another kind; and as `load_any`.
+    """
+    if (kind := read_config(Path(folder))[0].kind) in KIND_DEFAULTS:
+        raise UserError(f"{folder}: a model of kind {kind}, where one is needed that continues text")
+    return load_any(folder, head, dtype)
+
+
+def load_any(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[Any]:
     """Read a folder written by `save`, or by transformers for a model of a known family.
 
     Call `runtime.initialize` first. In any layout: each rank reads the folder and keeps its part.
@@ -60,7 +75,7 @@ def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.floa
 
     Raises:
         UserError: no such folder, no tokenizer, no weights, a file that is not what it should be.
-        ValueError: the layout does not divide the model.
+        ValueError: the layout does not divide the model, or a scalar head for a kind that has none.
     """
     folder = Path(folder)
     config, own = read_config(folder)
@@ -78,7 +93,7 @@ def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.floa
     return Loaded(model, config, tokenizer, folder)
 
 
-def load_weights(folder: Path, model: GPT, config: ModelConfig) -> None:
+def load_weights(folder: Path, model: Model, config: ModelConfig) -> None:
     """Set the weights of `model`, or of this rank's part of it, to those of a folder; no tokenizer is needed.
 
     Args:
@@ -102,8 +117,10 @@ def load_weights(folder: Path, model: GPT, config: ModelConfig) -> None:
     fill(model, whole)
 
 
-def save(folder: Path, model: GPT, config: ModelConfig, tokenizer_folder: Path, head: Head = "lm") -> str:
+def save(folder: Path, model: Model, config: ModelConfig, tokenizer_folder: Path, head: Head = "lm") -> str:
     """Write `model` (one rank, the whole model) in the type of its parameters, with the tokenizer's files.
+
+    What marks gaps and masks (`SpecialIds`) gets a name in the tokenizer of an encoder or encoder-decoder.
 
     Args:
         folder: made if need be.
@@ -118,6 +135,7 @@ def save(folder: Path, model: GPT, config: ModelConfig, tokenizer_folder: Path, 
     """
     folder = Path(folder)
     tokenizer = read_tokenizer(tokenizer_folder)
+    marks = _name_marks(tokenizer) if config.kind in KIND_DEFAULTS else {}
     if tokenizer.get_vocab_size() > config.vocab:
         raise UserError(
             f"{tokenizer_folder}: {tokenizer.get_vocab_size()} ids, but the model has {config.vocab}; "
@@ -128,13 +146,19 @@ def save(folder: Path, model: GPT, config: ModelConfig, tokenizer_folder: Path, 
     weights = to_theirs({n: p.detach().cpu() for n, p in model.named_parameters()}, family, config, head)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     dtype = next(model.parameters()).dtype
-    named = {name: tokenizer.token_to_id(token) for name, token in _special(tokenizer_folder).items()}
+    named = {name: tokenizer.token_to_id(token) for name, token in (_special(tokenizer_folder) | marks).items()}
+    if config.kind == "encoder_decoder":
+        named["decoder_start_token_id"] = named["pad_token_id"]
     ids = {name: number for name, number in named.items() if number is not None}
     raw = _config(family, config, head, dtype, ids)
     artefacts.write_atomic(folder / "config.json", artefacts.canonical_json(raw))
     artefacts.write_atomic(folder / "generation_config.json", artefacts.canonical_json({"do_sample": True, **ids}))
     for name in TOKENIZER_FILES:
         shutil.copyfile(Path(tokenizer_folder) / name, folder / name)
+    if marks:
+        artefacts.write_atomic(folder / TOKENIZER_FILES[0], tokenizer.to_str(pretty=True))
+        options = _read_json(folder / TOKENIZER_FILES[1]) | {n.removesuffix("_id"): t for n, t in marks.items()}
+        artefacts.write_atomic(folder / TOKENIZER_FILES[1], artefacts.canonical_json(options))
     return family.architectures[head]
 
 
@@ -206,6 +230,7 @@ def to_ours(
     if family.pairs is None:
         return dict(weights)
     pairs = family.pairs(config, head)
+    weights = family.modern(dict(weights))
     known = {name for pair in pairs for name in pair.theirs}
     named = {name if name in known else family.base + name: weight for name, weight in weights.items()}
     if unknown := sorted(name for name in named if name not in known and not name.endswith(family.ignored)):
@@ -217,6 +242,15 @@ def to_ours(
     except RuntimeError as e:
         raise UserError(f"{folder}: weights of another shape than config.json says ({e})") from None
     return state
+
+
+def _name_marks(tokenizer: Tokenizer) -> dict[str, str]:
+    """Add the marks to a tokenizer that names none; answer Hugging Face's names of their ids -> tokens."""
+    if SpecialIds.of(tokenizer) == SpecialIds.above(tokenizer.get_vocab_size()):
+        tokenizer.add_special_tokens(SpecialIds.names())
+    named = {"pad_token_id": START, "mask_token_id": MASK}
+    known = {name: [t for t in tokens if tokenizer.token_to_id(t) is not None] for name, tokens in named.items()}
+    return {name: tokens[0] for name, tokens in known.items() if tokens}
 
 
 def _special(folder: Path) -> dict[str, str]:

@@ -76,7 +76,7 @@ class Policy:
         """(number of the call, measure) of the last period."""
 
     def decide(
-        self, step: int, loss: float, grad_norm: float, checkpoints: Callable[[], Sequence[int]] = tuple
+        self, step: int, loss: float, grad_norm: float, checkpoints: Callable[[], Sequence[int]] = lambda: ()
     ) -> Action:
         """Judge a step before its update.
 
@@ -84,7 +84,7 @@ class Policy:
             step: that the update would finish.
             loss: of the batch, nats.
             grad_norm: before clipping.
-            checkpoints: answers the steps to which the run can go back, oldest first; asked when there is a spike.
+            checkpoints: answers the steps to which the run can go back, oldest first; asked when something is wrong.
         """
         self._calls += 1
         spike, drift = self._spike(loss, grad_norm), self._drift(loss)

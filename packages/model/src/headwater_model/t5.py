@@ -25,7 +25,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
 from . import vocabulary
-from .gpt import mark_shards
+from .gpt import Head, mark_shards
 from .initialise import initialise
 from .megatron_config import megatron_config
 from .model_config import ModelConfig
@@ -35,6 +35,7 @@ from .runtime import layout
 class T5(T5Model):
     """Megatron's T5Model, one layout of one pipeline stage."""
 
+    head: Head = "lm"
     inputs = ("decoder_tokens", "padding", "labels")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
 

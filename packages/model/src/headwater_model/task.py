@@ -12,6 +12,7 @@ import headwater_model.cpu as cpu  # noqa: F401
 from megatron.core import parallel_state
 from tokenizers import Tokenizer
 
+from . import objectives
 from ._contracts import manifest as artefacts
 from .config import ModelConfig, PretrainConfig
 from .heldout import HeldOut
@@ -38,6 +39,7 @@ class Task:
 
     config: PretrainConfig
     context: int
+    """Tokens of text a sequence."""
     tokenizer: Tokenizer
     data: TrainingData
     heldout: dict[str, HeldOut]
@@ -124,13 +126,17 @@ def build_task(
     tokenizer = read_tokenizer(inputs["tokenizer"])
     document_end = end_of_text(tokenizer, inputs["tokenizer"])
     tokens = token_inputs(inputs)
+    objective = objectives.build(model, config.objective, config.data, config.seed, tokenizer, document_end)
+    context = objective.window - 1 if objective else model.context
     data = TrainingData(
-        tokens, config.data, model.context, round(steps * batch * (1 + SPARE)), config.seed, document_end, cache
+        tokens, config.data, context, round(steps * batch * (1 + SPARE)), config.seed, document_end, cache, objective
     )
     for line in data.report(steps * batch):
         log(line)
     heldout = {
-        name: HeldOut(folder, model.context, tokenizer, document_end, config.heldout_tokens, config.data.document_mask)
+        name: HeldOut(
+            folder, context, tokenizer, document_end, config.heldout_tokens, config.data.document_mask, objective
+        )
         for name, folder in tokens.items()
     }
-    return Task(config, model.context, tokenizer, data, heldout, tokens, in_bytes=True)
+    return Task(config, context, tokenizer, data, heldout, tokens, in_bytes=objective is None)

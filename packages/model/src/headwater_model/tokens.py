@@ -11,6 +11,7 @@ many steps are planned, on the layout, or on where a run was interrupted.
 from __future__ import annotations
 
 import hashlib
+import mmap
 import os
 import shutil
 from collections import OrderedDict
@@ -112,8 +113,8 @@ class TrainingData:
             sequences: how many will be drawn at most; beyond them the order starts again.
             seed: of every shuffle.
             end_of_text: id that ends a document.
-            cache: folder for the index, e.g. in the run's work folder; about 20 bytes a window and 6 a document and
-                epoch. Ids and index are mapped, not read.
+            cache: folder for the index, e.g. in the run's work folder; of each epoch 12 bytes a window and 4 a
+                document, besides 2 a document and, of a blend, 10 a sequence. Ids and index are mapped, not read.
             objective: what is learned from a window; `next_token` if None.
 
         Raises:
@@ -222,7 +223,7 @@ class TrainingData:
 
     def _read(self, part: Part, folder: Path) -> _Epochs:
         own = token_files.source_files(part.dataset.folder, "train").get(part.source or "")
-        tokens = IndexedDataset(str(own or part.dataset.folder / "train"))
+        tokens = _mapped(own or part.dataset.folder / "train")
         documents = np.arange(len(tokens), dtype=np.int32)
         whose, known = None, sorted(part.dataset.sources)
         if part.names and not own:
@@ -254,6 +255,29 @@ def epoch_seed(seed: int, epoch: int) -> int:
     if epoch == 0:
         return seed % 2**32
     return int.from_bytes(hashlib.sha256(f"{seed} epoch {epoch}".encode()).digest()[:4], "big")
+
+
+def _mapped(prefix: Path) -> IndexedDataset:
+    """Token files of which only what is asked for is read.
+
+    Windows lie at random places. The kernel's read-ahead would fetch up to some MB around each few KB: of a dataset of
+    100 GB, 640 windows took 4.4 s of system time with it and 0.02 s without.
+    """
+    found = IndexedDataset(str(prefix))
+    found.bin_reader = _AtRandom(prefix.with_name(f"{prefix.name}.bin"))
+    return found
+
+
+class _AtRandom:
+    """Megatron's reader of a mapped .bin, told that reads are not in order."""
+
+    def __init__(self, path: Path):
+        with open(path, "rb") as file:
+            self._ids = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        self._ids.madvise(mmap.MADV_RANDOM)
+
+    def read(self, dtype: type[np.number], count: int, offset: int) -> np.ndarray:
+        return np.frombuffer(self._ids, dtype, count, offset)
 
 
 def _sources_file(part: Part) -> str:

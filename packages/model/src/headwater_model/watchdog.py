@@ -47,7 +47,7 @@ class Watchdog:
         self._heartbeat = _Heartbeat(folder / f"rank-{rank}.heartbeat") if folder else None
         self._stacks: Any = open(folder / f"rank-{rank}.stacks", "a") if folder else sys.stderr  # noqa: SIM115
         self._where = self._stacks.name
-        self._armed = float("-inf")
+        self._armed, self._armed_limit = float("-inf"), float("inf")
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="watchdog", daemon=True)
         self._tell(step)
@@ -67,13 +67,11 @@ class Watchdog:
     def patience(self) -> Iterator[None]:
         """A block that may take `config.hang_start_s`: validation, loading, waiting for a disk."""
         usual, self._limit = self._limit, self._config.hang_start_s
-        self._armed = float("-inf")
         self._tell(self._step)
         try:
             yield
         finally:
             self._limit, self._last = usual, time.monotonic()
-            self._armed = float("-inf")
             self._tell(self._step)
 
     def stop(self) -> None:
@@ -88,8 +86,9 @@ class Watchdog:
     def _tell(self, step: int) -> None:
         now = time.monotonic()
         self._step, self._deadline = step, now + self._limit
-        if now - self._armed > 1:  # each time starts a thread
-            self._armed = now
+        # Each time starts a thread, so not for nothing; half a limit and 5 s are allowed for that.
+        if now - self._armed > 1 or not 0.8 < self._limit / self._armed_limit < 1.2:
+            self._armed, self._armed_limit = now, self._limit
             faulthandler.dump_traceback_later(self._limit * 1.5 + 5, exit=True, file=self._stacks)
         if self._heartbeat:
             self._heartbeat.write(step)

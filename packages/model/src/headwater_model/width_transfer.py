@@ -28,8 +28,10 @@ from typing import Literal
 import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
-from megatron.core.utils import get_model_config
 from torch import Tensor, nn
+
+from ._contracts.errors import UserError
+from .config import ModelConfig
 
 Role = Literal["input", "hidden", "output"]
 
@@ -43,6 +45,10 @@ EXPONENTS: dict[str, dict[Role, float]] = {
 """The learning rate grows with the width to this power."""
 
 
+LAST_NORMS = ("decoder.final_layernorm", "lm_head.layer_norm")
+"""What the output matrix reads, in a decoder and in a masked language model."""
+
+
 def role(name: str, weight: Tensor, tied: bool) -> Role:
     """What a weight is to the width.
 
@@ -50,11 +56,16 @@ def role(name: str, weight: Tensor, tied: bool) -> Role:
         name: as `named_parameters` has it.
         tied: the output uses the input table.
     """
-    if tied and "final_layernorm" in name:
+    if tied and any(norm in name for norm in LAST_NORMS):
         return "output"
-    if weight.dim() < 2 or "embedding" in name:
+    if weight.dim() < 2 or is_table(name, tied):
         return "input"
     return "output" if "output_layer" in name else "hidden"
+
+
+def is_table(name: str, tied: bool) -> bool:
+    """Whether a weight is an input table, or a last pipeline stage's copy of one."""
+    return "embedding" in name or (tied and "output_layer" in name)
 
 
 def lr_scale(kind: str, role: Role, hidden: int, base: int) -> float:
@@ -68,17 +79,21 @@ def lr_scale(kind: str, role: Role, hidden: int, base: int) -> float:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, base: int) -> None:
+def initialise(model: nn.Module, config: ModelConfig, base: int) -> None:
     """Make a freshly drawn model one of width transfer: its output matrix (tied: last gain) x base / hidden.
 
     Args:
         model: as `gpt.build` gives it, this rank's part, before its `Trainer` copies the weights.
+
+    Raises:
+        UserError: hidden matrices are not drawn by their fan in.
     """
-    factor = base / get_model_config(model).hidden_size
+    if config.init != "fan_in":
+        raise UserError(f"optimizer.width_transfer needs init fan_in, which depends on the width, not {config.init}")
     tied = is_tied(model)
     for name, weight in model.named_parameters():
         if role(name, weight, tied) == "output":
-            weight.mul_(factor)
+            weight.mul_(base / config.hidden)
 
 
 def is_tied(model: nn.Module) -> bool:

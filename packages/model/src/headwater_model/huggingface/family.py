@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from ..gpt import Head
 from ..model_config import Activation, ModelConfig
 from .pairs import Pair
@@ -37,8 +39,11 @@ class Family:
     base: str
     """Prefix of all names but the head's; files of the bare model lack it."""
     read: Callable[[Raw], ModelConfig]
-    """config.json -> shape. Raises Unsupported, or KeyError where a key is missing. Dropout is left at 0: a model is
-    read to be used or tuned, and half of what tunes it compares log-likelihoods that dropout would blur."""
+    """config.json -> shape. Raises Unsupported, or KeyError where a key is missing.
+
+    Dropout and the balance of experts are left at 0, whatever the model was trained with: it is read to be used or
+    tuned, where dropout would blur the log-likelihoods that are compared, and where losses are counted in pairs as
+    well as in tokens."""
     write: Callable[[ModelConfig], dict[str, Any]]
     """Shape -> config.json, without architectures, types and ids."""
     objection: Callable[[ModelConfig], str | None]
@@ -47,6 +52,8 @@ class Family:
     """How each weight is called and kept on the two sides, for the whole model; None: the two sides are the same."""
     ignored: tuple[str, ...] = ()
     """Endings of names in files that the model does not need: a head that is tied all the same, constants."""
+    modern: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda weights: weights
+    """Weights of old files, or of incomplete ones, under today's names."""
 
 
 def differing(config: ModelConfig, **wanted: object) -> str | None:

@@ -37,7 +37,7 @@ def read_mixtral(raw: Raw) -> ModelConfig:
         **_shape(raw),
         experts=experts,
         experts_per_token=raw["num_experts_per_tok"],
-        balance_loss=raw.get("router_aux_loss_coef", 0.001),
+        balance_loss=0.0,
     )
 
 

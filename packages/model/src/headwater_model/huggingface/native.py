@@ -14,7 +14,7 @@ from .family import Family, Raw
 
 def read(raw: Raw) -> ModelConfig:
     """config.json -> shape."""
-    return ModelConfig(**{**raw["model"], "dropout": 0.0, "attention_dropout": 0.0})
+    return ModelConfig(**{**raw["model"], "dropout": 0.0, "attention_dropout": 0.0, "balance_loss": 0.0})
 
 
 def write(config: ModelConfig) -> dict[str, Any]:
