@@ -136,10 +136,10 @@ def dropout(folder: Path, recompute: str) -> dict[str, Any]:
     apart = 0.0
     for name, weight in one.module.named_parameters():
         if "norm" in name:
-            held = weight.detach().clone()
+            theirs = weight.detach().clone()
             group = parallel_state.get_tensor_model_parallel_group()
-            dist.broadcast(held, dist.get_global_rank(group, 0), group=group)
-            apart = max(apart, float((held - weight).abs().max()))
+            dist.broadcast(theirs, dist.get_global_rank(group, 0), group=group)
+            apart = max(apart, float((theirs - weight.detach()).abs().max()))
     return {"loss": [first, second], "again": again, "apart": apart}
 
 
