@@ -74,7 +74,7 @@ def train(
         inputs: "tokens", "plan", "tokenizer" -> folder.
         work: keeps checkpoints, the loss curve and the dataset's index.
         out: the checkpoint artefact in the making; rank 0 writes it.
-        rank_files: for heartbeat and stacks of a rank that the launcher started; a hang is looked for only then.
+        rank_files: for heartbeat and stacks, where the launcher started this rank.
 
     Raises:
         UserError: inputs that do not belong together, a layout that does not divide the model.
@@ -103,7 +103,8 @@ def train(
         log(f"going on from step {trainer.step_count}")
     curve.truncate(trainer.step_count)
     saver = Saver(work / "checkpoints", config.checkpoints, lambda event: _tell(event, log), resolved(model_config))
-    watchdog = Watchdog(config.restarts, rank_files, dist.get_rank(), trainer.step_count) if rank_files else None
+    watched = config.parallel.ranks > 1  # else this is the user's own process, which is not ours to end
+    watchdog = Watchdog(config.restarts, rank_files, dist.get_rank(), trainer.step_count) if watched else None
     terminated = _Terminated()
 
     def validate() -> None:
