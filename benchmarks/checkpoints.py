@@ -40,7 +40,8 @@ def run(quick: bool) -> list[Row]:
 
     step()
     stall: dict[bool, list[float]] = {True: [], False: []}
-    beside, alone = [], []
+    beside: list[float] = []
+    alone: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         savers = {way: Saver(Path(folder) / str(way), CheckpointConfig(asynchronous=way), _ignore, {}) for way in stall}
         for _ in range(1 if quick else 5):

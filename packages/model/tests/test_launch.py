@@ -26,7 +26,8 @@ KEEN = RestartConfig(restarts=3, backoff_s=0.05)
 
 @pytest.fixture(autouse=True)
 def ranks_find_their_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(TESTS), *filter(None, sys.path)]))
+    monkeypatch.syspath_prepend(TESTS)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
 
 
 def start(how: str, folder: Path, restarts: RestartConfig | None = KEEN) -> list[dict]:
