@@ -70,7 +70,7 @@ def test_nine_in_ten_intervals_hold_the_loss_of_the_next_run() -> None:
 def test_a_budget_whose_losses_only_fall_has_no_valley_and_too_few_runs_are_refused() -> None:
     falling = [Point(1e13, size, 1e6, 5 - np.log(size) / 10 - np.log(size) ** 2 / 100) for size in (1e5, 1e6, 1e7)]
     assert valleys(falling) == []
-    with pytest.raises(UserError, match="0 budgets have a minimum"):
+    with pytest.raises(UserError, match="0 budgets have a minimum between"):
         frontier([])
     with pytest.raises(UserError, match="2 sizes have run, a parabola needs three"):
         valleys(falling[:2])

@@ -66,6 +66,16 @@ def test_wandb_runs_offline(tmp_path: Path) -> None:
     assert len(list((tmp_path / "wandb/wandb").glob("offline-run-*/run-run-1.wandb"))) == 2
 
 
+def test_a_tracker_that_fails_is_told_once_and_the_run_goes_on(tmp_path: Path) -> None:
+    pytest.importorskip("dvclive")
+    (tmp_path / "dvclive").write_text("a file where the folder should be")
+    said: list[str] = []
+    (tracker,) = tracking.open_all(TrackingConfig(folder=str(tmp_path)), "r", {}, [], said.append)
+    tracker.add(1, {"loss": 1.0})
+    tracker.close()
+    assert len(said) == 1 and "no curves in dvclive from here on" in said[0]
+
+
 def test_what_is_not_installed_is_named_and_the_default_is_no_obstacle(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(tracking, "find_spec", lambda name: None)
     said: list[str] = []

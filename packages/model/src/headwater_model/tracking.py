@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Callable, Iterable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -59,8 +60,32 @@ def open_all(
                 raise UserError(f"pretrain.tracking.to: {name} is not installed; pip install 'headwater-model[{name}]'")
             log("no live curves: pip install 'headwater-model[dvclive]', or pretrain.tracking.to: []")
             continue
-        opened.append(_KINDS[name](config, run, params, past))
+        opened.append(_Guarded(name, partial(_KINDS[name], config, run, params, past), log))
     return opened
+
+
+class _Guarded:
+    """A tracker whose faults (a full disk, a repository without a commit) are told once and end it, not the run."""
+
+    def __init__(self, name: str, make: Callable[[], Tracker], log: Callable[[str], None]):
+        self._name, self._log, self._tracker = name, log, None
+        self._try(lambda: setattr(self, "_tracker", make()))
+
+    def add(self, step: int, row: Row) -> None:
+        self._try(lambda: self._tracker and self._tracker.add(step, row))
+
+    def text(self, step: int, name: str, text: str) -> None:
+        self._try(lambda: self._tracker and self._tracker.text(step, name, text))
+
+    def close(self) -> None:
+        self._try(lambda: self._tracker and self._tracker.close())
+
+    def _try(self, call: Callable[[], Any]) -> None:
+        try:
+            call()
+        except Exception as e:
+            self._tracker = None
+            self._log(f"no curves in {self._name} from here on: {type(e).__name__}: {e}")
 
 
 class _DVCLive:

@@ -17,6 +17,9 @@ def isoflop(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--spread", type=float, default=4.0, metavar="X", help="from 1/X to X of the middle (default: 4)"
     )
+    parser.add_argument(
+        "--ratio", type=quantity, default=20.0, metavar="R", help="tokens a parameter there (default: 20)"
+    )
     parser.add_argument("--predict", type=quantity, metavar="C", help="budget to predict (default: 3 x the largest)")
     parser.add_argument("--draws", type=count, default=200, metavar="N", help="resamples for the intervals (200)")
     parser.add_argument("--queue", action="store_true", help="print the trials' commands instead of running them")

@@ -1,14 +1,15 @@
 """Own scaling laws from a grid of runs: isoFLOP valleys, the frontier through them, a parametric loss; with intervals.
 
-Approaches 2 and 3 of Chinchilla (Hoffmann et al. 2022, arXiv:2203.15556, sections 3.2 and 3.3), intervals by
-resampling the runs within each budget, as Besiroglu et al. 2024 (arXiv:2404.10102) do for the published points.
+Approaches 2 and 3 of Chinchilla (Hoffmann et al. 2022, arXiv:2203.15556, sections 3.2 and 3.3). Intervals by the
+bootstrap of residuals (Efron 1979): sizes and tokens are chosen, not drawn, so what is drawn anew is by how much runs
+deviate from the law.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import exp, log
 
@@ -91,13 +92,14 @@ def valleys(points: Sequence[Point]) -> list[Valley]:
 
 
 def frontier(found: Sequence[Valley]) -> PowerLaw:
-    """The optimal size as a power of the budget.
+    """The optimal size as a power of the budget, by the valleys whose minimum lies between sizes that were run.
 
     Raises:
         UserError: fewer than two valleys.
     """
+    found = [valley for valley in found if valley.inside]
     if len(found) < 2:
-        raise UserError(f"{len(found)} budgets have a minimum, a power law needs two; widen the sizes")
+        raise UserError(f"{len(found)} budgets have a minimum between their sizes, a power law needs two; widen them")
     exponent, level = np.polyfit([log(v.budget) for v in found], [log(v.parameters) for v in found], 1)
     return PowerLaw(exp(level), float(exponent))
 
@@ -132,7 +134,7 @@ def parametric(points: Sequence[Point], start: Parametric | None = None) -> Para
         return np.stack([-of_size * sizes, -of_tokens * tokens, of_rest, of_size, of_tokens], axis=1)
 
     starts = [_logs(start)] if start else product(*STARTS.values())
-    low, high = (0.01, 0.01, -10, -10, -10), (3, 3, 5, 60, 60)
+    low, high = (0.05, 0.05, -10, -10, -10), (1.5, 1.5, 5, 60, 60)
     tried = (
         least_squares(errors, x, slopes, (low, high), x_scale="jac", loss="huber", f_scale=HUBER, max_nfev=200)
         for x in starts
@@ -171,30 +173,28 @@ class Fit:
 
 
 def fit(points: Sequence[Point], draws: int = 200, seed: int = 0) -> Fit:
-    """Fit valleys, frontier and law, and again to `draws` resamples of the runs within each budget.
+    """Fit valleys, frontier and law, and again to `draws` grids whose deviations from the law are drawn anew.
 
-    A resample whose runs no longer make two valleys is drawn again, ten times at most.
+    Where fewer than two budgets have their minimum between their sizes, the frontier is the law's own optimum.
 
     Raises:
         UserError: too few runs for a fit.
     """
     found = valleys(points)
     law = parametric(points)
-    errors = np.array([log(p.loss) - log(law.loss(p.parameters, p.tokens)) for p in points])
-    residual = float(np.sqrt((errors**2).sum() / max(1, len(points) - 5)))
+    fitted = np.array([law.loss(p.parameters, p.tokens) for p in points])
+    errors = np.log([p.loss for p in points]) - np.log(fitted)
+    errors *= np.sqrt(len(points) / max(1, len(points) - 5))  # a fit of five constants lies too near its points
+    residual = float(np.sqrt((errors**2).mean()))
     generator = np.random.default_rng(seed)
     frontiers: list[PowerLaw] = []
     laws: list[Parametric] = []
-    for _ in range(10 * draws):
-        if len(laws) == draws:
-            break
-        sample = _resample(points, generator)
-        try:
-            frontiers.append(frontier(valleys(sample)))
-        except UserError:
-            continue
+    for _ in range(draws):
+        losses = fitted * np.exp(generator.choice(errors, len(points)))
+        sample = [replace(p, loss=float(loss)) for p, loss in zip(points, losses, strict=True)]
         laws.append(parametric(sample, law))
-    return Fit(list(points), found, frontier(found), law, frontiers, laws, residual)
+        frontiers.append(_frontier_or_law(valleys(sample), laws[-1]))
+    return Fit(list(points), found, _frontier_or_law(found, law), law, frontiers, laws, residual)
 
 
 def interval(value: float, drawn: Sequence[float]) -> Interval:
@@ -212,11 +212,12 @@ def _by_budget(points: Sequence[Point]) -> dict[float, list[Point]]:
     return dict(sorted(groups.items()))
 
 
-def _resample(points: Sequence[Point], generator: np.random.Generator) -> list[Point]:
-    drawn = []
-    for runs in _by_budget(points).values():
-        drawn += [runs[i] for i in generator.integers(len(runs), size=len(runs))]
-    return drawn
+def _frontier_or_law(found: Sequence[Valley], law: Parametric) -> PowerLaw:
+    try:
+        return frontier(found)
+    except UserError:
+        exponent = law.beta / (law.alpha + law.beta)
+        return PowerLaw(law.optimum(1e15).parameters / 1e15**exponent, exponent)
 
 
 def _logs(law: Parametric) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
     headwater-model isoflop runs/isoflop --tokens TOKENS --tokenizer TOKENIZER --budgets 3e12 1e13 3e13
     headwater-model isoflop runs/isoflop --check artefacts/checkpoint
 
-Sizes stand around the size that 20 tokens a parameter give; the runs of a budget cost the same to one step. Written
+Sizes stand around the one that 20 tokens a parameter give; the runs of a budget cost the same to one step. Written
 into the study's folder: points.csv, fit.json (with the prediction), isoflop.html, and checks.jsonl later.
 """
 
@@ -44,9 +44,15 @@ def command(args: argparse.Namespace) -> None:
     sets = override({}, args.set)
     if unknown := sorted(set(sets) - {"plan", "pretrain"}):
         raise UsageError(f"--set {unknown[0]}: write plan.KEY or pretrain.KEY")
-    about = {"budgets": sorted(args.budgets), "sizes": args.sizes, "spread": args.spread, "set": sets}
+    about = {
+        "budgets": sorted(args.budgets),
+        "sizes": args.sizes,
+        "spread": args.spread,
+        "ratio": args.ratio,
+        "set": sets,
+    }
     trial.begin(args.study, "isoflop", {"tokens": args.tokens, "tokenizer": args.tokenizer}, about)
-    trials = grid(sorted(args.budgets), args.sizes, args.spread, sets.get("plan", {}), sets.get("pretrain", {}))
+    trials = grid(about, sets.get("plan", {}), sets.get("pretrain", {}))
     if args.queue:
         for one in trial.queue(args.study, trials):
             print(f"headwater-model trial {args.study} {one.name}")
@@ -59,13 +65,13 @@ def command(args: argparse.Namespace) -> None:
     print(report(found, predicted))
 
 
-def grid(budgets: Sequence[float], sizes: int, spread: float, plan: dict, pretrain: dict) -> list[trial.Trial]:
-    """Trials of each budget at `sizes` sizes from 1/spread to spread times that of 20 tokens a parameter."""
+def grid(about: dict[str, Any], plan: dict, pretrain: dict) -> list[trial.Trial]:
+    """Trials of each of `budgets` at `sizes` sizes from 1/spread to spread times that of `ratio` tokens a parameter."""
     found = []
-    for budget in budgets:
-        middle = scaling.by_ratio(budget, 20).parameters
-        for number in range(sizes):
-            size = middle * exp(log(spread) * (2 * number / (sizes - 1) - 1))
+    for budget in about["budgets"]:
+        middle = scaling.by_ratio(budget, about["ratio"]).parameters
+        for number in range(about["sizes"]):
+            size = middle * about["spread"] ** (2 * number / (about["sizes"] - 1) - 1)
             section = {
                 **plan,
                 "budget": {"flops": budget},
