@@ -23,6 +23,7 @@ from megatron.core.tensor_parallel.layers import (
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from . import kernels
 from .attention import CoreAttention, segment_mask
 from .config import ModelConfig
 from .loss import linear_cross_entropy, linear_scores
@@ -134,6 +135,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
         _mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed)
         model.to(device=cpu.DEVICE, dtype=dtype)
+        kernels.adopt(model)
     return model
 
 
