@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headwater_model import gpt, kernels
-from headwater_model.attention import BlockAttention
+from headwater_model.attention import segment_mask
 from headwater_model.config import ModelConfig
 
 TYPES = [torch.float32, torch.bfloat16]
@@ -72,19 +72,33 @@ def test_rotary_turns_as_complex_numbers_do(dtype: torch.dtype, turned: int) -> 
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-@pytest.mark.parametrize("masked", [False, True])
-def test_attention_and_its_gradient(dtype: torch.dtype, masked: bool) -> None:
-    inputs = [_draw(4, 150, 16, dtype=dtype, seed=s, spread=2) for s in range(3)]
-    mask = None
-    if masked:  # two sequences of two heads; each query sees some random keys and itself
-        mask = torch.rand(2, 1, 150, 150, generator=torch.Generator().manual_seed(5)) < 0.7
-        mask &= ~torch.eye(150, dtype=torch.bool)
+@pytest.mark.parametrize(
+    ("positions", "groups", "width", "kind"),
+    [(150, 4, 16, "causal"), (64, 2, 64, "causal"), (33, 1, 5, "causal"), (150, 2, 16, "masked"), (300, 4, 8, "packed"),
+     (70, 2, 16, "alibi")],
+)  # fmt: skip
+def test_attention(dtype: torch.dtype, positions: int, groups: int, width: int, kind: str) -> None:
+    """Lengths and widths that fill no block, shared keys, strided inputs as from a split, masks and biases."""
+    mixed = [_draw(positions, 2, n, width + 3, dtype=dtype, seed=n, spread=2) for n in (4, groups, groups)]
+    later = torch.ones(positions, positions, dtype=torch.bool).triu(1)
+    mask, slopes, bias = None, None, torch.zeros(4, positions, positions)
+    if kind == "masked":  # some random keys, earlier and later, and oneself
+        mask = torch.rand(2, 1, positions, positions, generator=torch.Generator().manual_seed(5)) < 0.7
+        mask &= ~torch.eye(positions, dtype=torch.bool)
+    if kind == "packed":
+        mask = segment_mask((torch.arange(positions) // 77)[None])
+    if kind == "alibi":
+        slopes = torch.tensor([0.5, 0.25, 0.125, 0.0])
+        places = torch.arange(positions)
+        bias = -slopes[:, None, None] * (places[:, None] - places[None, :]).abs()
 
     def plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        hidden = torch.ones(150, 150, dtype=torch.bool).triu(1) if mask is None else mask.repeat_interleave(2, 0)[:, 0]
-        return ((q @ k.mT) / 4).masked_fill(hidden, -torch.inf).softmax(-1) @ v
+        q, k, v = (t[..., :width].permute(1, 2, 0, 3) for t in (q, k, v))
+        k, v = (t.repeat_interleave(4 // groups, 1) for t in (k, v))
+        scores = (q @ k.mT * width**-0.5 + bias).masked_fill(later if mask is None else mask, -torch.inf)
+        return (scores.softmax(-1) @ v).permute(2, 0, 1, 3).flatten(2)
 
-    _agree(lambda q, k, v: BlockAttention.apply(q, k, v, mask), plain, inputs)
+    _agree(lambda *x: kernels.attention(*(t[..., :width] for t in x), mask, slopes), plain, mixed)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -105,7 +119,8 @@ def test_what_is_not_a_number_stays_so() -> None:
         assert kernels.swiglu(bad).isnan().any()
         assert kernels.rms_norm(bad, torch.ones(4, dtype=dtype), 1e-5).isnan().all()
         assert kernels.cross_entropy_(bad.clone(), torch.tensor([0])).isnan().all()
-        assert kernels.softmax_(bad.clone()[None], 1.0, past=3).isnan().all()
+        q = bad.view(1, 1, 1, 4).expand(3, 1, 1, 4)
+        assert kernels.attention(q, q, q).isnan().all()
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -115,7 +130,8 @@ def test_threads_change_no_bit_of_a_step(dtype: torch.dtype) -> None:
 
     def step() -> list[Tensor]:
         a, b = x.clone().requires_grad_(), w.clone().requires_grad_()
-        y = kernels.swiglu(kernels.rms_norm(a, b, 1e-5))
+        y = kernels.swiglu(kernels.rms_norm(a, b, 1e-5)).unflatten(-1, (2, 16))
+        y = kernels.attention(y, y, y)
         y.backward(torch.ones_like(y))
         return [y, a.grad, b.grad]  # type: ignore[list-item]
 

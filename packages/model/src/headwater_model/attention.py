@@ -1,12 +1,15 @@
 """Core attention: one of Megatron's extension points.
 
-Megatron's own unfused attention materialises a [batch, heads, query, key] matrix and its mask. Here torch's
-scaled_dot_product_attention does the work, except for training on a CPU: there its flash kernel
-runs at a third of a plain product's speed, backward worse than forward. `BlockAttention` is plain products over blocks
-of queries, which leaves out most of what is masked, with the softmax and its gradient in one pass each (`kernels`).
-In plain torch, measured on one core (AVX-512 bf16), 8 sequences of
-512, 4 heads of 64, ms forward + backward: flash 30 + 71, blocks 17 + 25; in fp32 28 + 75 and 26 + 44.
-With 4 packed rows a sequence under their mask: flash 30 + 55, blocks 25 + 22; in fp32 29 + 65 and 28 + 48.
+Megatron's own unfused attention materialises a [batch, heads, query, key] matrix and its mask. On a GPU, and wherever a
+cache holds more keys than there are queries, torch's scaled_dot_product_attention does the work; training on a CPU
+has a kernel of its own (`kernels.attention`), and without a compiler `BlockAttention`: plain products over blocks of
+queries, which leave out most of what is masked. torch's flash kernel for CPUs comes last there. Measured on one core
+(AVX-512 bf16), 8 causal sequences of 512, 4 heads of 64, CPU ms forward + backward:
+
+             bf16      fp32
+  flash      30 + 71   28 + 75
+  blocks     11 + 15   23 + 41
+  kernel      6 + 13    8 + 19
 """
 
 from __future__ import annotations
@@ -47,6 +50,8 @@ class CoreAttention(MegatronModule):
         Returns:
             [query positions, batch, heads x width]
         """
+        if query.size(0) == key.size(0) > 1 and kernels.usable(query, key, value):
+            return kernels.attention(query, key, value, attention_mask)
         whole = query.shape == key.shape and query.size(0) > 1
         if whole and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
             rows, batch, heads, width = query.shape
@@ -78,13 +83,18 @@ class BlockAttention(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
         scale, size = q.size(-1) ** -0.5, q.size(1)
+        future = torch.full((BLOCK, BLOCK), -torch.inf).triu(1)
         out, kept, ctx.spans = torch.empty_like(q), [], []
         for start in range(0, size, BLOCK):
             end = min(start + BLOCK, size)
             first, last = (0, end) if mask is None else _seen(mask[:, 0, start:end])
-            scores = torch.bmm(q[:, start:end], k[:, first:last].transpose(1, 2))
-            seen = None if mask is None else mask[:, 0, start:end, first:last]
-            kept.append(kernels.softmax_(scores, scale, start, seen))
+            scores = torch.bmm(q[:, start:end], k[:, first:last].transpose(1, 2)).float().mul_(scale)
+            if mask is None:
+                scores[:, :, start:] += future[: end - start, : end - start]
+            else:
+                by_row = scores.view(mask.size(0), -1, end - start, last - first)
+                by_row.masked_fill_(mask[:, :, start:end, first:last], -torch.inf)
+            kept.append(scores.softmax(-1).to(q.dtype))
             out[:, start:end] = torch.bmm(kept[-1], v[:, first:last])
             ctx.spans.append((start, end, first, last))
         ctx.save_for_backward(q, k, v, out, *kept)
@@ -95,15 +105,15 @@ class BlockAttention(torch.autograd.Function):
         q, k, v, out, *kept = ctx.saved_tensors
         scale = q.size(-1) ** -0.5
         upstream = upstream.contiguous()
+        delta = (upstream.float() * out.float()).sum(-1, keepdim=True).to(q.dtype)
         dq, dk, dv = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         for (start, end, first, last), p in zip(ctx.spans, kept, strict=True):
             block = upstream[:, start:end]
             dv[:, first:last] += torch.bmm(p.transpose(1, 2), block)
-            dp = torch.bmm(block, v[:, first:last].transpose(1, 2))
-            ds = kernels.softmax_backward_(dp, p, upstream, out, start, scale)
+            ds = torch.bmm(block, v[:, first:last].transpose(1, 2)).sub_(delta[:, start:end]).mul_(p)
             dq[:, start:end] = torch.bmm(ds, k[:, first:last])
             dk[:, first:last] += torch.bmm(ds.transpose(1, 2), q[:, start:end])
-        return dq, dk, dv, None
+        return dq.mul_(scale), dk.mul_(scale), dv, None
 
 
 def segment_mask(segments: Tensor) -> Tensor:

@@ -4,55 +4,9 @@
 // split over threads by rows, and sums over rows in a number of parts that does not depend on the threads, so the same
 // input gives the same bytes on any number of them.
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <cstring>
-#include <vector>
+#include "kernels.h"
 
 namespace {
-
-struct bf16 {
-    uint16_t bits;
-};
-
-inline float up(float x) { return x; }
-
-inline float up(bf16 x) {
-    uint32_t bits = uint32_t(x.bits) << 16;
-    float value;
-    std::memcpy(&value, &bits, 4);
-    return value;
-}
-
-inline void put(float &to, float x) { to = x; }
-
-inline void put(bf16 &to, float x) {  // to the nearest, of two the even one
-    uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    to.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-
-// e^x within 2 ulp between -87 and 88, and there's an end to it on either side. Cephes' expf without branches.
-inline float exponential(float x) {
-    x = x < -87.0f ? -87.0f : x;
-    x = x > 88.0f ? 88.0f : x;
-    float n = std::nearbyint(x * 1.44269504088896341f);
-    float r = x - n * 0.693359375f + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * r * r + r + 1.0f;
-    int32_t power = (int32_t(n) + 127) << 23;
-    float scale;
-    std::memcpy(&scale, &power, 4);
-    return p * scale;
-}
-
-inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 constexpr long PARTS = 64;  // of a sum over rows
 
@@ -151,64 +105,6 @@ void rotary(const T *x, const long *from, T *y, const long *to, const float *cos
     }
 }
 
-// Scores of `queries` rows against `keys` keys become probabilities. No mask: query q sees keys up to past + q.
-// mask: 1 where masked, [sequences, queries, keys] by strides, shared by the heads of a sequence.
-template <class T>
-void softmax(T *scores, const uint8_t *mask, long sequence_stride, long query_stride, long sequences, long heads,
-             long queries, long keys, long past, float scale) {
-#pragma omp parallel
-    {
-        std::vector<float> buffer(keys);
-        float *e = buffer.data();
-#pragma omp for schedule(static)
-        for (long row = 0; row < sequences * heads * queries; row++) {
-            T *s = scores + row * keys;
-            long query = row % queries, sequence = row / queries / heads;
-            long seen = mask ? keys : std::min(keys, past + query + 1);
-            if (mask) {
-                const uint8_t *hidden = mask + sequence * sequence_stride + query * query_stride;
-#pragma omp simd
-                for (long i = 0; i < seen; i++) e[i] = hidden[i] ? -INFINITY : up(s[i]);
-            } else {
-#pragma omp simd
-                for (long i = 0; i < seen; i++) e[i] = up(s[i]);
-            }
-            float top = -INFINITY, total = 0;
-#pragma omp simd reduction(max : top)
-            for (long i = 0; i < seen; i++) top = e[i] > top ? e[i] : top;
-#pragma omp simd reduction(+ : total)
-            for (long i = 0; i < seen; i++) {
-                float hidden = e[i] == -INFINITY ? 0.0f : 1.0f;
-                e[i] = exponential((e[i] - top) * scale) * hidden;
-                total += e[i];
-            }
-            float share = 1.0f / total;
-#pragma omp simd
-            for (long i = 0; i < seen; i++) put(s[i], e[i] * share);
-#pragma omp simd
-            for (long i = seen; i < keys; i++) put(s[i], 0.0f);
-        }
-    }
-}
-
-// The gradient of probabilities, in place, to the gradient of unscaled scores: scale * p * (dp - sum(g * out)), for
-// queries from `first` on of rows [.., positions, width] of g and out.
-template <class T>
-void softmax_backward(T *dp, const T *p, const T *g, const T *out, long rows, long queries, long keys, long first,
-                      long positions, long width, float scale) {
-#pragma omp parallel for schedule(static)
-    for (long row = 0; row < rows * queries; row++) {
-        long place = (row / queries * positions + first + row % queries) * width;
-        float delta = 0;
-#pragma omp simd reduction(+ : delta)
-        for (long i = 0; i < width; i++) delta += up(g[place + i]) * up(out[place + i]);
-        T *d = dp + row * keys;
-        const T *own = p + row * keys;
-#pragma omp simd
-        for (long i = 0; i < keys; i++) put(d[i], up(own[i]) * (up(d[i]) - delta) * scale);
-    }
-}
-
 // Logits become softmax less the one-hot label, which is the gradient of the loss.
 template <class T> void cross_entropy(T *logits, const int64_t *labels, float *loss, long rows, long ids) {
 #pragma omp parallel
@@ -237,10 +133,6 @@ template <class T> void cross_entropy(T *logits, const int64_t *labels, float *l
 
 }  // namespace
 
-#define EACH_TYPE(name, parameters, call)                                                                              \
-    extern "C" void name##_float32 parameters { using T = float; call; }                                               \
-    extern "C" void name##_bfloat16 parameters { using T = bf16; call; }
-
 EACH_TYPE(rms_norm, (const void *x, const void *w, void *y, float *r, long rows, long width, float epsilon),
           rms_norm((const T *)x, (const T *)w, (T *)y, r, rows, width, epsilon))
 EACH_TYPE(rms_norm_backward,
@@ -253,14 +145,5 @@ EACH_TYPE(rotary,
           (const void *x, const long *from, void *y, const long *to, const float *cosine, const float *sine,
            long positions, long batch, long heads, long width, long turned, float sign),
           rotary((const T *)x, from, (T *)y, to, cosine, sine, positions, batch, heads, width, turned, sign))
-EACH_TYPE(softmax,
-          (void *scores, const uint8_t *mask, long sequence_stride, long query_stride, long sequences, long heads,
-           long queries, long keys, long past, float scale),
-          softmax((T *)scores, mask, sequence_stride, query_stride, sequences, heads, queries, keys, past, scale))
-EACH_TYPE(softmax_backward,
-          (void *dp, const void *p, const void *g, const void *out, long rows, long queries, long keys, long first,
-           long positions, long width, float scale),
-          softmax_backward((T *)dp, (const T *)p, (const T *)g, (const T *)out, rows, queries, keys, first, positions,
-                           width, scale))
 EACH_TYPE(cross_entropy, (void *logits, const int64_t *labels, float *loss, long rows, long ids),
           cross_entropy((T *)logits, labels, loss, rows, ids))

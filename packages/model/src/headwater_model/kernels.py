@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from megatron.core.transformer.mlp import MLP
 from torch import Tensor, nn
 
-SOURCE = Path(__file__).with_name("kernels.cpp")
+SOURCES = [Path(__file__).with_name(name) for name in ("kernels.h", "kernels.cpp", "kernels_attention.cpp")]
 FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fPIC", "-shared", "-fopenmp",
     # what lets sums be vectorised; -ffast-math would also flush denormals in the whole process
@@ -66,6 +66,21 @@ def rotary(x: Tensor, angles: Tensor) -> Tensor:
         the same shape; laid out as [batch, heads, positions, width], which attention's products want.
     """
     return _Rotary.apply(x, angles.cos(), angles.sin())
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, slopes: Tensor | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(width)) v of whole sequences, without a [query, key] matrix in memory.
+
+    Args:
+        q: [positions, batch, heads, width].
+        k, v: [positions, batch, key and value heads, width]; each serves as many neighbouring query heads.
+        mask: bool [batch or 1, 1, positions, positions], True where masked, no query without a key; None: causal.
+        slopes: float32 [heads]: what a score loses with each position of distance (ALiBi, arXiv:2108.12409).
+
+    Returns:
+        [positions, batch, heads x width].
+    """
+    return _Attention.apply(*(t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v)), mask, slopes).flatten(2)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -135,47 +150,40 @@ def _turn(x: Tensor, y: Tensor, cosine: Tensor, sine: Tensor, sign: float) -> Te
     return y
 
 
-# ---- in place, for functions with a gradient of their own
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, slopes: Tensor | None) -> Tensor:
+        out = q.new_empty(q.shape)
+        evidence = torch.empty(q.size(1), q.size(2), q.size(0), dtype=torch.float32)  # log of a softmax's sum
+        ctx.seen = _seen(mask, slopes)
+        _call("attention", q, k, v, out, evidence, _strides(q, k, v, out), *ctx.seen, *_sizes(q, k))
+        ctx.save_for_backward(q, k, v, out, evidence)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        q, k, v, out, evidence = ctx.saved_tensors
+        g = g if g.stride(-1) == 1 else g.contiguous()
+        dq, dk, dv = q.new_empty(q.shape), k.new_empty(k.shape), v.new_empty(v.shape)
+        strides = _strides(g, q, k, v, out, dq, dk, dv)
+        _call("attention_backward", g, q, k, v, out, evidence, dq, dk, dv, strides, *ctx.seen, *_sizes(q, k))
+        return dq, dk, dv, None, None
 
 
-def softmax_(scores: Tensor, scale: float, past: int = 0, mask: Tensor | None = None) -> Tensor:
-    """Attention scores to probabilities, in place.
-
-    Args:
-        scores: [sequences x heads, queries, keys], dense, of a type in TYPES.
-        scale: what a score is multiplied with first.
-        past: with no mask, query q sees the keys up to past + q.
-        mask: bool [sequences or 1, queries, keys], True where masked; no query without a key.
-    """
-    rows, queries, keys = scores.shape
-    sequences = 1 if mask is None else mask.size(0)
-    if not usable(scores):
-        if mask is None:
-            mask = torch.ones(1, queries, keys, dtype=torch.bool, device=scores.device).triu(past + 1)
-        by_sequence = scores.view(sequences, -1, queries, keys).float().mul_(scale)
-        probabilities = by_sequence.masked_fill_(mask[:, None], -torch.inf).softmax(-1)
-        return scores.copy_(probabilities.view(scores.shape))
-    if mask is not None:
-        mask = mask if mask.stride(-1) == 1 else mask.contiguous()
-    strides = (0, 0) if mask is None else mask.stride()[:2]
-    _call("softmax", scores, mask, *strides, sequences, rows // sequences, queries, keys, past, scale)
-    return scores
+def _seen(mask: Tensor | None, slopes: Tensor | None) -> tuple[Tensor | None, Any, Tensor | None]:
+    """mask, its strides over sequences and queries, slopes."""
+    if mask is None:
+        return None, (ctypes.c_long * 2)(0, 0), slopes
+    mask = mask if mask.stride(-1) == 1 else mask.contiguous()
+    return mask, (ctypes.c_long * 2)(mask.stride(0) if mask.size(0) > 1 else 0, mask.stride(2)), slopes
 
 
-def softmax_backward_(dp: Tensor, p: Tensor, g: Tensor, out: Tensor, first: int, scale: float) -> Tensor:
-    """Gradient of the probabilities to that of the unscaled scores, in place (FlashAttention, arXiv:2205.14135, B.4).
+def _sizes(q: Tensor, k: Tensor) -> tuple[int | float, ...]:
+    """positions, batch, heads, key and value heads, width, scale."""
+    return *q.shape[:3], k.size(2), q.size(3), q.size(3) ** -0.5
 
-    Args:
-        dp, p: [rows, queries, keys].
-        g, out: [rows, positions, width], gradient and value of attention's result; query 0 stands at `first`.
-        scale: as in `softmax_`.
-    """
-    if not usable(dp, p, g, out):
-        rows = slice(first, first + dp.size(1))
-        delta = (g[:, rows].float() * out[:, rows].float()).sum(-1, keepdim=True)
-        return dp.copy_((dp.float() - delta).mul_(p).mul_(scale))
-    _call("softmax_backward", dp, p, g, out, *dp.shape, first, g.size(1), g.size(2), scale)
-    return dp
+
+# ---- in place, for a function with a gradient of its own
 
 
 def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
@@ -233,8 +241,9 @@ def _as_c(value: Any) -> Any:
     )
 
 
-def _strides(x: Tensor) -> Any:
-    return (ctypes.c_long * 3)(*x.stride()[:3])
+def _strides(*tensors: Tensor) -> Any:
+    """Of each [positions, batch, heads, width], all but the last, which is 1."""
+    return (ctypes.c_long * (3 * len(tensors)))(*(stride for t in tensors for stride in t.stride()[:3]))
 
 
 @functools.cache
@@ -245,12 +254,16 @@ def _library() -> ctypes.CDLL | None:
         return None
     try:
         version = subprocess.run([compiler, "--version"], capture_output=True, check=True).stdout
-        what = hashlib.sha256(b"\0".join([SOURCE.read_bytes(), version, " ".join(FLAGS).encode(), _processor()]))
+        what = hashlib.sha256(
+            b"\0".join([*(s.read_bytes() for s in SOURCES), version, " ".join(FLAGS).encode(), _processor()])
+        )
         path = _cache() / f"kernels-{what.hexdigest()[:16]}.so"
         if not path.exists():
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 built = Path(scratch) / path.name
-                subprocess.run([compiler, *FLAGS, SOURCE, "-o", built], capture_output=True, check=True, text=True)
+                subprocess.run(
+                    [compiler, *FLAGS, *SOURCES[1:], "-o", built], capture_output=True, check=True, text=True
+                )
                 os.replace(built, path)  # ranks that build at the same time write the same
         return ctypes.CDLL(str(path))
     except (OSError, subprocess.CalledProcessError) as e:
