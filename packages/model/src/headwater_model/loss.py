@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from . import kernels
+from . import kernels, products
 
 ROWS = 512  # positions at once; at 4,096 ids 8 MB in fp32, which stays in cache
 
@@ -68,7 +68,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         slope = torch.empty(len(hidden), weight.size(0), dtype=hidden.dtype, device=hidden.device) if keep else None
         for start in range(0, len(hidden), ROWS):
             rows = slice(start, start + ROWS)
-            raw = hidden[rows] @ weight.t() if slope is None else torch.mm(hidden[rows], weight.t(), out=slope[rows])
+            raw = products.matmul(hidden[rows], weight.t(), out=None if slope is None else slope[rows])
             if size == 1:
                 out[rows] = kernels.cross_entropy_(raw, labels[rows])
                 continue
@@ -85,7 +85,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple:
         hidden, weight, slope = ctx.saved_tensors
         upstream = upstream[:, None].to(slope.dtype)  # applied to the narrow matrices, not to the wide one
-        return (slope @ weight).mul_(upstream), slope.t() @ (hidden * upstream), None, None, None
+        dweight = products.matmul(slope.t(), hidden * upstream)
+        return products.matmul(slope, weight).mul_(upstream), dweight, None, None, None
 
 
 def _place(group: dist.ProcessGroup | None) -> tuple[int, int]:
