@@ -1,11 +1,15 @@
 """Core attention: one of Megatron's extension points.
 
-Megatron's own unfused attention materialises a [batch, heads, query, key] matrix and its mask. Here torch's
-scaled_dot_product_attention does the work, except for training on a CPU: there its flash kernel
-runs at a third of a plain product's speed, backward worse than forward. `BlockAttention` is plain products over blocks
-of queries, which leaves out most of what is masked. Measured on one core (AVX-512 bf16), 8 sequences of
-512, 4 heads of 64, ms forward + backward: flash 30 + 71, blocks 17 + 25; in fp32 28 + 75 and 26 + 44.
-With 4 packed rows a sequence under their mask: flash 30 + 55, blocks 25 + 22; in fp32 29 + 65 and 28 + 48.
+Megatron's own unfused attention materialises a [batch, heads, query, key] matrix and its mask. On a GPU, and wherever a
+cache holds more keys than there are queries, torch's scaled_dot_product_attention does the work; training on a CPU
+has a kernel of its own (`kernels.attention`), and without a compiler `BlockAttention`: plain products over blocks of
+queries, which leave out most of what is masked. torch's flash kernel for CPUs comes last there. Measured on one core
+(AVX-512 bf16), 8 causal sequences of 512, 4 heads of 64, CPU ms forward + backward:
+
+             bf16      fp32
+  flash      30 + 71   28 + 75
+  blocks     11 + 15   23 + 41
+  kernel      6 + 13    8 + 19
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from . import context_parallel
+from . import context_parallel, kernels
 from .positions import alibi_slopes
 
 BLOCK = 128  # queries at once
@@ -67,6 +71,8 @@ class CoreAttention(MegatronModule):
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
         dropout = self.config.attention_dropout if self.training else 0.0
+        if query.size(0) == key.size(0) > 1 and not dropout and kernels.usable(query, key, value):
+            return kernels.attention(query, key, value, attention_mask, self.slopes)
         # A layer that is computed again in the backward pass must do the same in both passes.
         learns = (torch.is_grad_enabled() and query.requires_grad) or is_checkpointing()
         plain = query.shape[1:] == key.shape[1:] and query.size(0) > 1 and not dropout

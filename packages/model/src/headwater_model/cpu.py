@@ -10,6 +10,7 @@ Nothing here acts where CUDA is present. What stands in the way, and what is don
                             regions and recomputation draw what they drew before
   pin_memory=True           asked of a small tensor: ordinary memory, in the same block
   Tensor.type()             compared with "torch.cuda.FloatTensor" by the optimisers: answered so in the same block
+  fp32 products             at half speed on some processors: `products`, in the same block
   large temporaries         glibc maps and unmaps each one, and every step pays for the page faults:
                             `keep_pages` makes it hold on to its pages (measured: 15 to 40% of a step)
 
@@ -25,6 +26,8 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+
+from . import products
 
 HAS_CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda") if HAS_CUDA else torch.device("cpu")
@@ -45,6 +48,9 @@ def keep_pages() -> None:
         libc.mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD: give nothing back
 
 
+_MATMUL = (torch.matmul, torch.Tensor.matmul)
+
+
 class _CudaMeansCpu(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         kwargs = kwargs or {}
@@ -57,6 +63,8 @@ class _CudaMeansCpu(TorchFunctionMode):
             kwargs = {**kwargs, "device": DEVICE}
         if func is torch.Tensor.type and len(args) == 1 and not kwargs:
             return func(*args).replace("torch.", "torch.cuda.")
+        if func in _MATMUL and len(args) == 2 and not kwargs:  # Megatron's linear layers, forward and backward
+            return products.matmul(*args)
         return func(*args, **kwargs)
 
 
@@ -73,6 +81,19 @@ def _import_megatron() -> None:
         import megatron.core.models.gpt.gpt_layer_specs  # noqa: F401
     finally:
         torch.compile = compiler
+
+
+def _enter_in_backward() -> None:
+    """Backward passes run outside of `on_device`; that of the linear layers has products in it."""
+    from megatron.core.tensor_parallel.layers import LinearWithGradAccumulationAndAsyncCommunication as Linear
+
+    backward = Linear.backward
+
+    def inside(ctx: Any, gradient: torch.Tensor) -> Any:
+        with on_device():
+            return backward(ctx, gradient)
+
+    Linear.backward = staticmethod(inside)
 
 
 def _plain(function: Any = None, **_: Any) -> Any:
@@ -99,3 +120,4 @@ if not HAS_CUDA:
 _import_megatron()
 if not HAS_CUDA:
     _share_the_generator()
+    _enter_in_backward()

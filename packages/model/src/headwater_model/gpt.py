@@ -19,6 +19,7 @@ from megatron.core.tensor_parallel.layers import (
 from megatron.core.transformer.transformer_block import get_num_layers_to_build
 from torch import Tensor, nn
 
+from . import kernels
 from .attention import prefix_mask, segment_mask
 from .initialise import initialise
 from .layers import block_spec
@@ -190,6 +191,7 @@ def build(
         mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed, head)
         model.to(device=cpu.DEVICE, dtype=dtype)
+        kernels.adopt(model)
     return model
 
 

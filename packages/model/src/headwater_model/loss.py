@@ -14,6 +14,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from . import kernels, products
+
 ROWS = 512  # positions at once; at 4,096 ids 8 MB in fp32, which stays in cache
 
 
@@ -73,7 +75,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
         slope = torch.empty(len(hidden), weight.size(0), dtype=hidden.dtype, device=hidden.device) if keep else None
         for start in range(0, len(hidden), ROWS):
             rows = slice(start, start + ROWS)
-            raw = hidden[rows] @ weight.t() if slope is None else torch.mm(hidden[rows], weight.t(), out=slope[rows])
+            raw = products.matmul(hidden[rows], weight.t(), out=None if slope is None else slope[rows])
+            if size == 1 and bias is None:
+                out[rows] = kernels.cross_entropy_(raw, labels[rows])
+                continue
             logits = raw.float() if bias is None else raw.float() + bias.float()
             local, mine = _local(labels[rows], weight.size(0), rank)
             out[rows], _, _ = _reduce(logits, local, mine, group, size)
@@ -87,9 +92,10 @@ class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple:
         hidden, weight, slope = ctx.saved_tensors
-        for start in range(0, len(hidden), ROWS):
-            slope[start : start + ROWS] *= upstream[start : start + ROWS, None].to(slope.dtype)
-        return slope @ weight, slope.t() @ hidden, None, None, None, slope.sum(0) if ctx.biased else None
+        upstream = upstream[:, None].to(slope.dtype)  # applied to the narrow matrices, not to the wide one
+        dweight = products.matmul(slope.t(), hidden * upstream)
+        dbias = (slope.t() @ upstream).squeeze(-1) if ctx.biased else None
+        return products.matmul(slope, weight).mul_(upstream), dweight, None, None, None, dbias
 
 
 def _place(group: dist.ProcessGroup | None) -> tuple[int, int]:

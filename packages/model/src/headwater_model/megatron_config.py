@@ -14,6 +14,7 @@ from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
+from . import kernels
 from .model_config import Activation, ModelConfig
 from .training_config import ParallelConfig
 
@@ -79,6 +80,8 @@ def set_activation(model: nn.Module, activation: Activation) -> None:
     for module in model.modules():
         if isinstance(module, MLP):
             module.activation_func = module.config.activation_func = ACTIVATIONS[activation]
+            module.config.use_te_activation_func = False
+    kernels.adopt(model)
 
 
 def _experts(config: ModelConfig, parallel: ParallelConfig) -> dict:

@@ -60,7 +60,7 @@ def judge(run: Run, name: str, tokenizer: Path, config: JudgeConfig) -> dict | N
         checkpoint = folder / f"checkpoint-{seed}"
         inputs = {"tokens": tokens, "plan": plan, "tokenizer": tokenizer.resolve()}
         # All of the held-out text, at the end; nobody watches.
-        whole = {
+        whole: dict = {
             "heldout_tokens": None, "validate_every": 10**9, "checkpoint_every": 10**9, "tracking": {"to": []},
         }  # fmt: skip
         _make([command, "pretrain"], inputs, checkpoint, whole | config.pretrain | {"seed": seed})
