@@ -98,6 +98,10 @@ class SwiGLU(nn.Module):
         """[..., 2 x width] -> [..., width]."""
         return swiglu(x)
 
+    def sharded_state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Nothing to save; Megatron asks every part of an MLP."""
+        return {}
+
 
 class _RMSNorm(torch.autograd.Function):
     @staticmethod
