@@ -221,7 +221,6 @@ def test_ranks_that_srun_starts_train_to_the_same_bytes(smoke, tmp_path, slurm):
     assert artefacts.manifest_hash(tmp_path / "there") == artefacts.manifest_hash(tmp_path / "here")
 
 
-
 def test_shards_that_slurm_left_undone_are_named_and_the_finished_kept(inputs, tmp_path, slurm):
     bad = tmp_path / "in"
     shutil.copytree(inputs, bad)

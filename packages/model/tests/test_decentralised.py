@@ -148,7 +148,7 @@ def test_the_servers_death_ends_every_worker_with_one_line(found: Found) -> None
 def test_only_rank_0_counts_where_the_others_are_dispensable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
     launch.run("decentralised_ranks", ["dispensable"], 2, tmp_path, dispensable=True)
-    with pytest.raises(UserError, match="rank 1 ended with code 3"):
+    with pytest.raises(UserError, match="rank 1: ended with code 3"):
         launch.run("decentralised_ranks", ["dispensable"], 2, tmp_path)
 
 

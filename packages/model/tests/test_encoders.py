@@ -18,12 +18,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from torch.utils.flop_counter import FlopCounterMode
 
 from headwater_model import infilling, model, runtime
 from headwater_model._contracts.errors import UserError
 from headwater_model._contracts.sequences import IGNORED
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
-from headwater_model.objectives import MaskedLM, Objective, SpanCorruption
+from headwater_model.objectives import MaskedLM, Objective, PrefixLM, SpanCorruption
 from headwater_model.special_ids import SpecialIds
 from headwater_model.tokens import Rows
 from headwater_model.trainer import Trainer, next_token_loss
@@ -42,7 +43,7 @@ EVERY = pytest.mark.parametrize("name", KINDS)
 
 def config(name: str, **fields: Any) -> ModelConfig:
     small = {"layers": 2, "hidden": 64, "heads": 4, "vocab": 640, "context": CONTEXT}
-    return ModelConfig(**{**small, **KINDS[name], **fields})
+    return ModelConfig(**{**small, **KINDS.get(name, {"kind": name}), **fields})
 
 
 def model_of(name: str, **fields: Any) -> Any:
@@ -63,10 +64,12 @@ def as_rows(tokens: torch.Tensor) -> Rows:
     return Rows(tokens, torch.zeros_like(tokens), torch.zeros_like(tokens))
 
 
-def objective_of(name: str) -> Objective:
-    if KINDS[name]["kind"] == "encoder":
-        return MaskedLM(CONTEXT, 1, IDS, END, VOCABULARY)
-    return SpanCorruption(CONTEXT, 1, IDS, END)
+def objective_of(name: str, context: int = CONTEXT) -> Objective:
+    if name == "prefix":
+        return PrefixLM(context, 1)
+    if "bert" in name:
+        return MaskedLM(context, 1, IDS, END, VOCABULARY)
+    return SpanCorruption(context, 1, IDS, END)
 
 
 @EVERY
@@ -77,6 +80,17 @@ def test_what_a_shape_counts_is_what_is_built(name: str) -> None:
     matrices = sum(w.numel() for n, w in weights.items() if not any(part in n for part in tables))
     assert sum(w.numel() for w in weights.values()) == shape.parameters
     assert matrices + (shape.vocab * shape.hidden if shape.tie_embeddings else 0) == shape.matrix_parameters
+
+
+@EVERY
+def test_a_step_costs_the_products_that_a_shape_counts(name: str) -> None:
+    """Within 5%: at a short context the target's length is rounded, and the decoder's hidden scores are computed."""
+    shape, objective = config(name, context=64), objective_of(name, 64)
+    text = ids(8, objective.window)
+    batch, built = objective(as_rows(text), 0), model.build(shape)
+    with FlopCounterMode(display=False) as counter:
+        built(batch["tokens"], **{n: batch[n] for n in built.inputs if n in batch}).sum().backward()
+    assert counter.get_total_flops() == pytest.approx(8 * 64 * shape.flops_per_token, rel=0.05)
 
 
 @EVERY
@@ -238,6 +252,11 @@ def test_an_encoder_decoder_writes_the_spans_of_what_it_has_read(name: str, text
     assert right(untrained) == 0 and right(trained) > 0.3
 
 
+def test_a_prefix_model_learns_what_follows_a_prefix(text: torch.Tensor) -> None:
+    curve = train("prefix", text, 40).curve
+    assert curve[0][0] == pytest.approx(6.5, abs=0.3) and curve[-1][0] < 3
+
+
 def test_what_is_written_ends_with_a_stop_and_does_not_depend_on_the_batch() -> None:
     built = model_of("t5 1.1")
     rows = [ids(1, size, seed=size)[0].tolist() for size in (3, 9, 5)]
@@ -276,7 +295,7 @@ def test_whatever_is_written_no_mark_stays_and_no_text_is_lost(shown: list[int],
     assert [token for token in whole if token >= 10] == [token for token in text if token < VOCABULARY]
 
 
-RANKED = ["t5 1.1", "t5 1.0", "bert", "bert untied"]
+RANKED = ["t5 1.1", "t5 1.0", "bert", "bert untied", "prefix"]
 
 
 def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path) -> None:
@@ -300,7 +319,7 @@ def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path) -
     assert [rank.returncode for rank in ranks] == [0, 0], printed
     found = json.loads((tmp_path / "found.json").read_text())
     for name in RANKED:
-        one = train(name, text, 4)
+        one = train(name, text, 3)
         greedy = answer(name, one.module)
         for axis in ("tensor", "data"):
             curve, answered = found[axis][name]
@@ -311,7 +330,9 @@ def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path) -
 
 
 def answer(name: str, built: Any) -> list[int]:
-    """What a model says to one row with a gap."""
+    """What a model says to one row with a gap; a prefix model's likeliest next ids."""
+    if name == "prefix":
+        return built(ids(1, 10))[0].argmax(-1).tolist()
     row = ids(1, 10)[0].tolist()
     row[4] = IDS.mask if "bert" in name else IDS.sentinels[0]
     if "bert" in name:
@@ -329,7 +350,7 @@ def _rank(folder: Path) -> None:
         rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
         found[axis] = {}
         for name in RANKED:
-            trained = train(name, windows, 4, ranks, rank)
+            trained = train(name, windows, 3, ranks, rank)
             found[axis][name] = (trained.curve, answer(name, trained.module))
         parallel_state.destroy_model_parallel()
     if os.environ["RANK"] == "0":

@@ -189,8 +189,8 @@ def train(
             action = policy.decide(step, row["loss"], row["grad_norm"], saver.steps)  # noqa: B023
             return action.kind == "go"
 
-        for group in trainer.optimizer.param_groups:
-            group["lr"] = lr(step) * policy.lr_factor
+        now = lr(step) * policy.lr_factor
+        trainer.optimizer_config = optimizer.model_copy(update={"lr": now})
         trainer.step([harm(batches, batch(batches))], weighted_loss, accept if config else None)
         batches += 1
         saver.poll()

@@ -129,10 +129,12 @@ def test_it_is_switched_on_in_the_middle_of_a_run():
     assert one.step([{"tokens": ids, "labels": ids}], next_token_loss)["loss"] < 4.2
 
 
-def test_matrices_of_one_std_at_every_width_are_refused_in_a_line():
-    drawn = ModelConfig(layers=2, hidden=32, heads=2, vocab=64, context=32, init="normal")
-    with pytest.raises(UserError, match="needs init fan_in"):
-        width_transfer.initialise(build(drawn), drawn, BASE)
+@pytest.mark.parametrize(
+    ("fields", "told"), [({"init": "normal"}, "needs init fan_in"), ({"kind": "encoder"}, "for decoders")]
+)
+def test_models_whose_scaling_is_another_are_refused_in_a_line(fields, told):
+    with pytest.raises(UserError, match=told):
+        width_transfer.initialise(model(BASE, False), shape(BASE).model_copy(update=fields), BASE)
 
 
 def test_pretraining_takes_the_plans_rate_for_the_hidden_matrices_of_its_own_width():

@@ -100,7 +100,7 @@ def environment(threads: int | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "memory_gb": round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9, 1),
         "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if cpu.HAS_CUDA else [],
-        "torch": torch.__config__.show().strip().splitlines(),
+        "torch": [line.strip(" -") for line in torch.__config__.show().splitlines() if "Build settings" not in line],
         "threads": threads or torch.get_num_threads(),
         "variables": {name: os.environ[name] for name in _VARIABLES if name in os.environ},
         "code": code_hash("headwater_model"),

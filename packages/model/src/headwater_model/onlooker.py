@@ -47,7 +47,7 @@ class Onlooker:
         Args:
             steps: of the run.
             name: of the run, for trackers.
-            rank_files: for the watchdog's heartbeat and stacks; none is started if None.
+            rank_files: for the watchdog's heartbeat and stacks; it keeps none if None.
         """
         self.config, self.model, self.trainer, self.tokenizer, self.steps = config, model, trainer, tokenizer, steps
         self.name, self.log, self.progress, self.rank_files = name, log, progress, rank_files
@@ -70,7 +70,7 @@ class Onlooker:
             past = [(row["step"], _shown(row)) for row in rows]
             params = {"plan": resolved(self.model), "pretrain": resolved(self.config)}
             self.trackers = tracking.open_all(self.config.tracking, self.name, params, past, self.log)
-        if self.rank_files:
+        if self.config.parallel.ranks > 1:  # else this is the user's own process, which is not ours to end
             self._watchdog = Watchdog(self.config.restarts, self.rank_files, dist.get_rank(), self.trainer.step_count)
         try:
             yield
@@ -158,11 +158,11 @@ def _shown(row: Mapping[str, Any]) -> dict[str, float]:
         if name in ("step", "tokens"):
             continue
         if isinstance(value, Mapping):
-            found |= {f"heldout/{source}/bits_per_byte": figure for source, figure in value.items()}
+            found |= {f"heldout_by_source/{source}": figure for source, figure in value.items()}
         elif name.startswith("heldout_"):
             found[f"heldout/{name.removeprefix('heldout_')}"] = value
         else:
-            found[f"train/{name}"] = value
+            found[f"train_by_source/{name[5:]}" if name.startswith("loss/") else f"train/{name}"] = value
     return found
 
 

@@ -47,8 +47,8 @@ def place(model: nn.Module, config: OptimizerConfig) -> dict[str, Group]:
 
 
 def is_hidden_matrix(name: str, weight: Tensor) -> bool:
-    """Whether Muon takes a weight: the matrices between embedding and output."""
-    return weight.dim() == 2 and not any(part in name for part in ("embedding", "output_layer"))
+    """Whether Muon takes a weight: the matrices between the input tables and the output."""
+    return weight.dim() == 2 and width_transfer.role(name, weight, tied=False) == "hidden"
 
 
 def table(chunks: Sequence[nn.Module], config: OptimizerConfig) -> str:

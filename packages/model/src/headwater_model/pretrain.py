@@ -317,7 +317,7 @@ def _rank(path: Path, rank_files: Path | None) -> None:
     work = Path(job["work"])
     measured = train(
         PretrainConfig(**job["config"]), inputs, work, Path(job["out"]), log, progress,
-        rank_files=rank_files, name=job["name"],
+        rank_files=rank_files, name=job.get("name", "run"),
     )  # fmt: skip
     if first:
         artefacts.write_atomic(work / "measured.json", artefacts.canonical_json(measured))

@@ -47,7 +47,7 @@ class Trainer:
         self.token_count = 0
         self.optimizer_config = optimizer
         self.schedule = schedule
-        self.chunks: list[GPT] = [model] if isinstance(model, GPT) else list(model)
+        self.chunks: list[GPT] = list(model) if isinstance(model, Sequence) else [model]
         self.parallel = layout()
         config = self.chunks[0].config
         self._wrapped = [self._wrap(chunk, first=number == 0) for number, chunk in enumerate(self.chunks)]
@@ -125,14 +125,25 @@ class Trainer:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
         tokens = sum(batch["tokens"].numel() for batch in microbatches) * self.parallel.data
-        progress = {"steps": self.step_count + 1, "tokens": self.token_count + tokens}[self.schedule.unit]
-        lr = self.optimizer_config.lr * schedules.factor(self.schedule, progress)
-        optimizers.set_lr(self.optimizer, lr)
+        lr = self._set_lr(tokens)
         with dropout_of(self.step_count) if self._drops else nullcontext():
             sums = self._run(microbatches, loss_fn, train=True)
+        return self._finish({**sums, "lr": lr}, tokens, accept)
+
+    def _set_lr(self, tokens: int, factor: float = 1.0) -> float:
+        """Set the learning rate of the next step, which reads `tokens`, times `factor`."""
+        progress = {"steps": self.step_count + 1, "tokens": self.token_count + tokens}[self.schedule.unit]
+        lr = self.optimizer_config.lr * schedules.factor(self.schedule, progress) * factor
+        optimizers.set_lr(self.optimizer, lr)
+        return lr
+
+    def _finish(
+        self, row: dict[str, float], tokens: int, accept: Callable[[dict[str, float]], bool] | None = None
+    ) -> dict[str, float]:
+        """Update with the gradients in Megatron's buffers, if `accept` agrees; answer the row with their norm."""
         with cpu.on_device():
             self.optimizer.prepare_grads()
-            row = {**sums, "grad_norm": float(self.optimizer.get_grad_norm()), "lr": lr}
+            row = {**row, "grad_norm": float(self.optimizer.get_grad_norm())}
             if accept is None or accept(row):
                 self._update(row["grad_norm"])
         self.step_count += 1

@@ -45,10 +45,6 @@ EXPONENTS: dict[str, dict[Role, float]] = {
 """The learning rate grows with the width to this power."""
 
 
-LAST_NORMS = ("decoder.final_layernorm", "lm_head.layer_norm")
-"""What the output matrix reads, in a decoder and in a masked language model."""
-
-
 def role(name: str, weight: Tensor, tied: bool) -> Role:
     """What a weight is to the width.
 
@@ -56,7 +52,7 @@ def role(name: str, weight: Tensor, tied: bool) -> Role:
         name: as `named_parameters` has it.
         tied: the output uses the input table.
     """
-    if tied and any(norm in name for norm in LAST_NORMS):
+    if tied and "decoder.final_layernorm" in name:
         return "output"
     if weight.dim() < 2 or is_table(name, tied):
         return "input"
@@ -64,8 +60,9 @@ def role(name: str, weight: Tensor, tied: bool) -> Role:
 
 
 def is_table(name: str, tied: bool) -> bool:
-    """Whether a weight is an input table, or a last pipeline stage's copy of one."""
-    return "embedding" in name or (tied and "output_layer" in name)
+    """Whether a weight is a table that ids choose from: of tokens (a last pipeline stage's copy too), their types,
+    positions, or T5's distances."""
+    return "embedding" in name or "relative_attention_bias" in name or (tied and "output_layer" in name)
 
 
 def lr_scale(kind: str, role: Role, hidden: int, base: int) -> float:
@@ -86,8 +83,10 @@ def initialise(model: nn.Module, config: ModelConfig, base: int) -> None:
         model: as `gpt.build` gives it, this rank's part, before its `Trainer` copies the weights.
 
     Raises:
-        UserError: hidden matrices are not drawn by their fan in.
+        UserError: hidden matrices are not drawn by their fan in, or the model is no decoder.
     """
+    if config.kind not in ("decoder", "prefix"):
+        raise UserError(f"optimizer.width_transfer is known for decoders, not for kind {config.kind}: leave it out")
     if config.init != "fan_in":
         raise UserError(f"optimizer.width_transfer needs init fan_in, which depends on the width, not {config.init}")
     tied = is_tied(model)

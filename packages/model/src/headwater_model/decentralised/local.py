@@ -9,7 +9,7 @@ weights are averaged: local SGD (Stich 2018, arXiv:1805.09767).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import headwater_model.cpu as cpu  # noqa: F401
@@ -51,14 +51,19 @@ class LocalTrainer(Trainer):
         momentum = config.outer_momentum
         self.outer = torch.optim.SGD([self.meeting], lr=config.outer_lr, momentum=momentum, nesterov=momentum > 0)
 
-    def step(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
+    def step(
+        self,
+        microbatches: Sequence[Batch],
+        loss_fn: Loss,
+        accept: Callable[[dict[str, float]], bool] | None = None,
+    ) -> dict[str, float]:
         """One step on this replica's share of the batch.
 
         Returns:
             the row of `Trainer.step`, of this replica alone; "communicated_bytes": handed to the other replicas by
             this rank, 0 but at a meeting; and there "outer_norm", this rank's part of the outer gradient's norm.
         """
-        row = super().step(microbatches, loss_fn)
+        row = super().step(microbatches, loss_fn, accept)
         return {**row, **self._meet()} if self._met else {**row, "communicated_bytes": 0.0}
 
     def evaluate(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-import headwater_model.cpu as cpu
+import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 import torch.distributed as dist
@@ -60,9 +60,14 @@ class ParameterServer(Trainer):
         self._outbox: dict[int, list[Tensor | dist.Work]] = {}
         self._listeners: list[threading.Thread] = []
 
-    def step(self, microbatches: Sequence[Batch] = (), loss_fn: Loss = next_token_loss) -> dict[str, float]:
-        """Apply the next gradient that arrives, or, with seeded arrivals, that is due. Arguments are ignored: the
-        workers read the batches. After the schedule's last update the workers are told to stop.
+    def step(
+        self,
+        microbatches: Sequence[Batch] = (),
+        loss_fn: Loss = next_token_loss,
+        accept: Callable[[dict[str, float]], bool] | None = None,
+    ) -> dict[str, float]:
+        """Apply the next gradient that arrives, or, with seeded arrivals, that is due. Batches and loss are the
+        workers' business; `accept` as in `Trainer.step`. After the schedule's last update the workers are told to stop.
 
         Returns:
             loss and count of the gradient's batch; grad_norm; lr, damped if so configured; staleness, in updates;
@@ -76,25 +81,16 @@ class ParameterServer(Trainer):
         worker, push = self._next()
         batch, staleness = self.clocks.finish(worker)
         wire.set_gradient(self.module, self._gradients[worker])
-        factor = damping(staleness) if self.config.damp else 1.0
-        for group in self.optimizer.param_groups:
-            group["lr"] *= factor
-        lr = self.optimizer.param_groups[0]["lr"]
-        with cpu.on_device():
-            _, norm, _ = self.optimizer.step()
-        self.scheduler.step(1)  # sets the learning rates anew
-        self.step_count += 1
+        _, loss, count = push.tolist()
+        lr = self._set_lr(int(count), damping(staleness) if self.config.damp else 1.0)
+        row = self._finish({"loss": loss, "count": count, "lr": lr}, int(count), accept)
         self.clocks.wait(worker)
         self._answer()
         if self.clocks.done:
             self.stop()
-        _, loss, count = push.tolist()
         weights = sum(p.numel() * p.element_size() for p in self.module.parameters())
         return {
-            "loss": loss,
-            "count": count,
-            "grad_norm": float(norm or 0.0),
-            "lr": float(lr),
+            **row,
             "staleness": float(staleness),
             "batch": float(batch),
             "worker": float(worker),

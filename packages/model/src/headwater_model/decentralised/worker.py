@@ -50,7 +50,8 @@ class Worker(Trainer):
                 return done
             peers.receive(weights, wire.SERVER)
             wire.set_weights(self.module, weights)
-            self.model.zero_grad_buffer()
+            for chunk in self._wrapped:
+                chunk.zero_grad_buffer()
             self.optimizer.zero_grad()
             row = self._run(batches(int(order)), loss_fn, train=True)
             peers.send(wire.push(int(order), row["loss"], row["count"]), wire.SERVER)
