@@ -68,8 +68,8 @@ class ParallelConfig(Config):
                 raise ValueError(f"{name} {value} is no multiple of {over} {parts}")
         if self.context > 1 and model.kind != "decoder":
             raise ValueError(f"kind {model.kind} needs parallel.context 1: its positions look ahead")
-        if self.pipeline > 1 and model.kind in ("encoder_decoder", "encoder"):
-            raise ValueError(f"kind {model.kind} needs parallel.pipeline 1")
+        if model.kind in ("encoder_decoder", "encoder") and (self.pipeline > 1 or self.sequence):
+            raise ValueError(f"kind {model.kind} needs parallel.pipeline 1 and parallel.sequence false")
         if self.tensor > 1 and model.experts:
             raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
