@@ -10,7 +10,7 @@ import headwater_model.cpu as cpu
 import torch
 import torch.nn.functional as F
 from megatron.core.models.gpt.gpt_layer_specs import get_gpt_layer_local_spec
-from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler
+from megatron.core.transformer.moe.moe_utils import MoEAuxLossAutoScaler, get_moe_layer_wise_logging_tracker
 from megatron.core.transformer.moe.router import TopKRouter
 from megatron.core.transformer.spec_utils import ModuleSpec
 from megatron.core.transformer.transformer_block import TransformerBlockSubmodules
@@ -53,6 +53,8 @@ class Router(TopKRouter):
 
     def gating(self, input: Tensor) -> Tensor:
         """[positions, batch, hidden] -> float32 [positions, batch, experts]."""
+        # Megatron's log of balance losses, which nothing here reads, has the layers of the process's first model.
+        get_moe_layer_wise_logging_tracker().clear()
         return F.linear(input.float(), self.weight.float())
 
 
