@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -86,14 +86,21 @@ class Snapshot:
             self._values = {item.index: _copied(planner.resolve_data(item), copy) for item in self._plan.items}
         self._common = _saved(common) if self._first else b""
 
-    def write(self) -> Part:
-        """Write this rank's file; no other rank is needed, nor the training state. A fault is answered, not raised."""
+    def write(self, own: Mapping[str, bytes] | None = None) -> Part:
+        """Write this rank's file; no other rank is needed, nor the training state. A fault is answered, not raised.
+
+        Args:
+            own: name -> content of further files of this rank.
+        """
         try:
             results = self._writer.write_data(self._plan, self).value()  # type: ignore[arg-type]
             names = sorted({result.storage_data.relative_path for result in results})
             if self._first:
                 artefacts.write_atomic(self._folder / COMMON, self._common)
                 names.append(COMMON)
+            for name, content in (own or {}).items():
+                artefacts.write_atomic(self._folder / name, content)
+                names.append(name)
             return Part(results, {name: artefacts.sha256_file(self._folder / name) for name in names})
         except Exception as e:  # whatever it is, the other ranks must hear of it
             return Part(fault=_why(e))
