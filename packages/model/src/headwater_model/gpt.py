@@ -24,7 +24,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor, nn
 
 from . import kernels
-from .attention import CoreAttention, segment_mask
+from .attention import CoreAttention, SelfAttention, segment_mask
 from .config import ModelConfig
 from .loss import linear_cross_entropy, linear_scores
 from .runtime import layout
@@ -116,6 +116,7 @@ def build(config: ModelConfig, head: Head = "lm", dtype: torch.dtype = torch.flo
     first = parallel_state.is_pipeline_first_stage()
     last = parallel_state.is_pipeline_last_stage()
     spec = get_gpt_layer_local_spec(normalization="RMSNorm")
+    spec.submodules.self_attention.module = SelfAttention
     spec.submodules.self_attention.submodules.core_attention = CoreAttention
     with cpu.on_device():
         model = GPT(
