@@ -305,8 +305,9 @@ class Loop:
             self.trainer.change_optimizer(optimizer)
         if new.schedule != self.trainer.schedule:
             self.trainer.change_schedule(new.schedule)
-        for chunk in self.trainer.chunks:
-            set_activation(chunk, new.activation)
+        if new.activation != self.settings.activation:
+            for chunk in self.trainer.chunks:
+                set_activation(chunk, new.activation)
         self.settings = new
         self.place.settings = resolved(new)
 
