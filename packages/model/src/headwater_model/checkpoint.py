@@ -44,8 +44,8 @@ def write(folder: Path, state: dict[str, Any], own: Mapping[str, bytes] | None =
         UserError: the disk is full or fails, on every rank.
     """
     on_first(lambda: Path(folder).mkdir(parents=True, exist_ok=True))
-    snapshot = Snapshot(folder, state, copy=False)
-    parts = gather(snapshot.write(own))
+    snapshot = Snapshot(folder, state, copy=False, own=own)
+    parts = gather(snapshot.write())
     on_first(lambda: snapshot.finish(parts))
 
 

@@ -78,10 +78,10 @@ class Saver:
         except UserError as e:
             self._failed(step, beside, e)
             return
-        snapshot = Snapshot(beside, state(), copy=self.config.asynchronous, share=True)
+        snapshot = Snapshot(beside, state(), copy=self.config.asynchronous, share=True, own=own)
         about = {"step": step, "heldout_loss": heldout_loss, "model": self.model}
         texts = {**(files or {}), checkpoint.ABOUT: artefacts.canonical_json(about)}
-        self._pending = _Write(step, beside, snapshot, texts, own or {})
+        self._pending = _Write(step, beside, snapshot, texts)
         if not self.config.asynchronous:
             self.wait()
 
@@ -166,15 +166,15 @@ class Saver:
 class _Write(threading.Thread):
     """One rank's part on its way to the disk."""
 
-    def __init__(self, step: int, beside: Path, snapshot: Snapshot, texts: Mapping[str, str], own: Mapping[str, bytes]):
+    def __init__(self, step: int, beside: Path, snapshot: Snapshot, texts: Mapping[str, str]):
         super().__init__(name=f"checkpoint-{step}", daemon=True)  # a run that ends badly does not wait for it
-        self.step, self.beside, self.snapshot, self.texts, self.own = step, beside, snapshot, texts, own
+        self.step, self.beside, self.snapshot, self.texts = step, beside, snapshot, texts
         self.since = time.monotonic()
         self.part = Part(fault="not written")
         self.start()
 
     def run(self) -> None:
-        self.part = self.snapshot.write(self.own)
+        self.part = self.snapshot.write()
 
 
 def kept(losses: Mapping[int, float | None], config: CheckpointConfig) -> set[int]:
