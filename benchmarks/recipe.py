@@ -1,10 +1,11 @@
-"""Held-out bits a byte after the same CPU seconds on the same tokens: the scale tiny's recipe beside nanoGPT's settings.
+"""Held-out bits a byte after equal CPU seconds on the same tokens: the scale tiny's recipe beside nanoGPT's settings.
 
-Input: the tokens and the tokenizer of a finished lineage (`make`, or a folder of artefacts in HEADWATER_ARTEFACTS). Each
-contestant trains on one thread in a process of its own, for as many steps as fit, its learning rate falling to its own
-end over just these steps; start-up, evaluation and the timing of the first steps do not count. Ours reads `plan` and
-`pretrain` of configs/tiny.yaml. nanoGPT's settings are those of its README's CPU example (context 64, batch 12, 4 layers
-of 128) and its GPT-2's at our shape, context and batch, with the learning rate of either; bf16 autocast, as train.py has.
+Input: the tokens and the tokenizer of a finished lineage (`make`, or a folder of artefacts in HEADWATER_ARTEFACTS).
+Each contestant trains on one thread in a process of its own, for as many steps as fit, its learning rate falling to its
+own end over just these steps; start-up, evaluation and the timing of the first steps do not count. Ours reads `plan`
+and `pretrain` of configs/tiny.yaml. nanoGPT's settings are those of its README's CPU example (context 64, batch 12,
+4 layers of 128), and our shape, context and batch with the learning rate of either that example or its GPT-2; bf16
+autocast, as train.py has it.
 """
 
 from __future__ import annotations
