@@ -1,9 +1,10 @@
 """The same bytes from local processes, a real Ray cluster and a real one-node Slurm, for a stage of either package that
-fans out: the data package's signals and the tokenizer's encode."""
+fans out: the data package's signals and the tokenizer's encode. And the same weights from ranks that srun starts."""
 
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -196,6 +197,28 @@ SLURM = ["executor.kind=slurm", "executor.partition=short", "executor.memory_gb=
 def test_a_slurm_job_array_gives_the_same_bytes(stage, inputs, expected, tmp_path, slurm):
     out = run(stage, inputs, tmp_path, ["workers=2", *SLURM], SLURM_CONF=str(slurm / "slurm.conf"))
     assert artefacts.manifest_hash(out) == expected[stage]
+
+
+def test_ranks_that_srun_starts_train_to_the_same_bytes(smoke, tmp_path, slurm):
+    """A batch job runs the stage, which starts two ranks as a job step."""
+    inputs = [f"--in={name}={smoke / 'artefacts' / name}" for name in ("tokens", "plan", "tokenizer")]
+    settings = ["steps=12", "micro_batch=8", "parallel.data=2", "threads=1", "tracking.to=[]", "checkpoint_every=6"]
+    common = ["headwater-model", "pretrain", *inputs, *(f"--set={setting}" for setting in settings)]
+    here = subprocess.run(
+        [*common, "--out", tmp_path / "here", "--work", tmp_path / "work"],
+        env=environment(), capture_output=True, text=True,
+    )  # fmt: skip
+    assert here.returncode == 0, here.stdout + here.stderr
+    job = [*common, "--set=launch.kind=srun", "--out", str(tmp_path / "there"), "--work", str(tmp_path / "work-there")]
+    (tmp_path / "job.sh").write_text("#!/bin/bash\nexec " + shlex.join(job) + "\n")
+    batch = ["sbatch", "--wait", "--partition=short", "--ntasks=2", f"--output={tmp_path}/job.log", tmp_path / "job.sh"]
+    done = subprocess.run(
+        batch, env={**environment(), "SLURM_CONF": str(slurm / "slurm.conf")}, capture_output=True, text=True
+    )
+    log = (tmp_path / "job.log").read_text()
+    assert done.returncode == 0, done.stderr + log
+    assert "step 12: held-out loss" in log
+    assert artefacts.manifest_hash(tmp_path / "there") == artefacts.manifest_hash(tmp_path / "here")
 
 
 def test_shards_that_slurm_left_undone_are_named_and_the_finished_kept(inputs, tmp_path, slurm):

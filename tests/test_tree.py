@@ -43,7 +43,7 @@ def test_every_preset_has_every_section_that_the_lineage_names() -> None:
     stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
     params = read_yaml(ROOT / "params.yaml")
     assert next(iter(params)) == "scale"
-    for preset in ("smoke", "tiny", "small"):
+    for preset in ("smoke", "tiny", "small", "gpu8", "nodes64"):
         values = read_yaml(ROOT / f"configs/{preset}.yaml")
         for name, stage in stages.items():
             for item in stage["params"]:
@@ -54,7 +54,7 @@ def test_every_preset_has_every_section_that_the_lineage_names() -> None:
                     assert set(sections) <= set(values), f"configs/{preset}.yaml lacks {sections} of stage {name}"
 
 
-@pytest.mark.parametrize("scale", ["smoke", "tiny", "small"])
+@pytest.mark.parametrize("scale", ["smoke", "tiny", "small", "gpu8", "nodes64"])
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_stage_accepts_its_section_of_every_preset(package: str, scale: str) -> None:
     lineage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]

@@ -30,7 +30,7 @@ SCHEMAS = {
     "tokens": 1,
     "comparison": 1,
     "plan": 1,
-    "checkpoint": 1,
+    "checkpoint": 2,
     "export": 1,
     "instructions": 1,
     "preferences": 1,

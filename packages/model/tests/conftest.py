@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pydoc_data.topics
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves the tests' own helpers out of reach
 
 import numpy as np
 import pytest

@@ -21,15 +21,17 @@ def test_loss_and_gradients_are_those_of_torch_whatever_the_weight_of_a_position
     rows: int, hidden: int, vocabulary: int, seed: int
 ) -> None:
     h, w, labels, weight = _case(rows, hidden, vocabulary, seed)
-    expected = F.cross_entropy(h @ w.t(), labels, reduction="none")
-    got = linear_cross_entropy(h, w, labels)
-    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
-    for a, b in zip(
-        torch.autograd.grad((got * weight).sum(), (h, w)),
-        torch.autograd.grad((expected * weight).sum(), (h, w)),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+    bias = torch.randn(vocabulary, generator=torch.Generator().manual_seed(seed)).requires_grad_()
+    for b, inputs in ((None, (h, w)), (bias, (h, w, bias))):
+        expected = F.cross_entropy(F.linear(h, w, b), labels, reduction="none")
+        got = linear_cross_entropy(h, w, labels, bias=b)
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+        for ours, theirs in zip(
+            torch.autograd.grad((got * weight).sum(), inputs),
+            torch.autograd.grad((expected * weight).sum(), inputs),
+            strict=True,
+        ):
+            torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-3)
 
 
 def test_scores_are_log_likelihoods_and_name_the_greedy_choice() -> None:

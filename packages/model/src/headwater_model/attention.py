@@ -14,34 +14,49 @@ queries, which leave out most of what is masked. torch's flash kernel for CPUs c
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
-import headwater_model.cpu as cpu  # noqa: F401
+import headwater_model.cpu as cpu
 
 import torch
 import torch.nn.functional as F
+from megatron.core import parallel_state
 from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
+from megatron.core.tensor_parallel import get_cuda_rng_tracker
+from megatron.core.tensor_parallel.random import is_checkpointing
 from megatron.core.transformer.attention import SelfAttention as MegatronSelfAttention
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from . import kernels
+from . import context_parallel, kernels
+from .positions import alibi_slopes
 
 BLOCK = 128  # queries at once
 
 
 class CoreAttention(MegatronModule):
-    """Causal attention with as many or fewer key/value heads than query heads; no weights of its own."""
+    """Causal attention with as many or fewer key/value heads than query heads; no weights of its own.
 
-    def __init__(self, config: TransformerConfig, layer_number: int, **_: Any):
+    With `alibi`, a score loses its head's slope times the distance (Press et al., arXiv:2108.12409).
+    """
+
+    def __init__(self, config: TransformerConfig, layer_number: int, alibi: bool = False, **_: Any):
         super().__init__(config=config)
         self.layer_number = layer_number
+        self.slopes: Tensor | None = None  # float32 [heads of this rank], whatever the parameters' type
+        if alibi:
+            ranks, rank = config.tensor_model_parallel_size, parallel_state.get_tensor_model_parallel_rank()
+            mine = torch.tensor(alibi_slopes(config.num_attention_heads)).chunk(ranks)[rank]
+            self.slopes = mine.to(cpu.DEVICE)
+        split = config.context_parallel_size > 1
+        self.context_group = parallel_state.get_context_parallel_group() if split else None
 
     def forward(
         self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None = None, **_: Any
     ) -> Tensor:
-        """Attend.
+        """Attend; under context parallelism to the keys of all ranks, shapes being those of `context_parallel.attend`.
 
         Args:
             query: [query positions, batch, heads, width].
@@ -52,24 +67,38 @@ class CoreAttention(MegatronModule):
         Returns:
             [query positions, batch, heads x width]
         """
-        if query.size(0) == key.size(0) > 1 and kernels.usable(query, key, value):
-            return kernels.attention(query, key, value, attention_mask)
-        whole = query.shape == key.shape and query.size(0) > 1
-        if whole and query.device.type == "cpu" and torch.is_grad_enabled() and query.requires_grad:
+        if self.context_group is not None:
+            return context_parallel.attend(self._attend, query, key, value, attention_mask, self.context_group)
+        return self._attend(query, key, value, attention_mask)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
+        dropout = self.config.attention_dropout if self.training else 0.0
+        if query.size(0) == key.size(0) > 1 and not dropout and kernels.usable(query, key, value):
+            return kernels.attention(query, key, value, attention_mask, self.slopes)
+        # A layer that is computed again in the backward pass must do the same in both passes.
+        learns = (torch.is_grad_enabled() and query.requires_grad) or is_checkpointing()
+        plain = query.shape[1:] == key.shape[1:] and query.size(0) > 1 and not dropout
+        if learns and plain and query.device.type == "cpu":
             rows, batch, heads, width = query.shape
-            flat = (t.reshape(rows, batch * heads, width).transpose(0, 1).contiguous() for t in (query, key, value))
-            return BlockAttention.apply(*flat, attention_mask).transpose(0, 1).reshape(rows, batch, heads * width)
+            flat = (t.flatten(1, 2).transpose(0, 1).contiguous() for t in (query, key, value))
+            out = BlockAttention.apply(*flat, attention_mask, self.slopes)
+            return out.transpose(0, 1).reshape(rows, batch, heads * width)
         q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
-        causal = attention_mask is None and q.size(2) > 1
-        if causal and q.size(2) != k.size(2):  # a prompt's later part against a filled cache
-            ones = torch.ones(q.size(2), k.size(2), dtype=torch.bool, device=q.device)
-            allowed: Tensor | None = ones.tril(k.size(2) - q.size(2))
+        queries, keys = q.size(2), k.size(2)
+        causal = attention_mask is None and queries > 1
+        mask = None if attention_mask is None else ~attention_mask
+        if causal and (queries != keys or self.slopes is not None):  # a filled cache, or a bias to be masked
+            mask = torch.ones(queries, keys, dtype=torch.bool, device=q.device).tril(keys - queries)
             causal = False
-        else:
-            allowed = None if attention_mask is None else ~attention_mask
-        out = F.scaled_dot_product_attention(
-            q, k, v, attn_mask=allowed, is_causal=causal, enable_gqa=q.size(1) != k.size(1)
-        )
+        if self.slopes is not None:
+            mask = _biased(mask, self.slopes, queries, keys).to(q.dtype)
+        # Megatron's generator, so that dropout differs between the ranks that share the heads. Under sequence
+        # parallelism whole layers run in its fork already, and recomputation does not know of another one inside.
+        own = dropout > 0 and not self.config.sequence_parallel
+        with get_cuda_rng_tracker().fork() if own else contextlib.nullcontext():
+            out = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=q.size(1) != k.size(1)
+            )
         return out.permute(2, 0, 1, 3).reshape(query.size(0), query.size(1), -1)
 
 
@@ -95,23 +124,30 @@ class SelfAttention(MegatronSelfAttention):
 class BlockAttention(torch.autograd.Function):
     """softmax(q k^T / sqrt(width)) v, causal or masked; q, k, v and the result are [batch x heads, positions, width].
 
-    mask: bool [batch or 1, 1, positions, positions], True where masked, no query without a key; None: causal. Keys
+    There may be more keys than queries; the last ones stand at one place.
+    mask: bool [batch or 1, 1, queries, keys], True where masked, no query without a key; None: causal. Keys
     that a whole block of queries does not see, such as other rows of a packed sequence, cost nothing.
+    slopes: float32 [heads], ALiBi's; None: no bias.
 
     Backward is FlashAttention's (arXiv:2205.14135, appendix B.4) with the probabilities kept, in the inputs' type.
     """
 
     @staticmethod
-    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
-        scale, size = q.size(-1) ** -0.5, q.size(1)
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, slopes: Tensor | None = None
+    ) -> Tensor:
+        scale, size, before = q.size(-1) ** -0.5, q.size(1), k.size(1) - q.size(1)
         future = torch.full((BLOCK, BLOCK), -torch.inf).triu(1)
         out, kept, ctx.spans = torch.empty_like(q), [], []
         for start in range(0, size, BLOCK):
             end = min(start + BLOCK, size)
-            first, last = (0, end) if mask is None else _seen(mask[:, 0, start:end])
+            first, last = (0, before + end) if mask is None else _seen(mask[:, 0, start:end])
             scores = torch.bmm(q[:, start:end], k[:, first:last].transpose(1, 2)).float().mul_(scale)
+            if slopes is not None:
+                by_head = scores.view(-1, len(slopes), end - start, last - first)
+                by_head += _biased(None, slopes, end - start, last - first, before + end - last)
             if mask is None:
-                scores[:, :, start:] += future[: end - start, : end - start]
+                scores[:, :, before + start :] += future[: end - start, : end - start]
             else:
                 by_row = scores.view(mask.size(0), -1, end - start, last - first)
                 by_row.masked_fill_(mask[:, :, start:end, first:last], -torch.inf)
@@ -122,7 +158,7 @@ class BlockAttention(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         q, k, v, out, *kept = ctx.saved_tensors
         scale = q.size(-1) ** -0.5
         upstream = upstream.contiguous()
@@ -134,7 +170,7 @@ class BlockAttention(torch.autograd.Function):
             ds = torch.bmm(block, v[:, first:last].transpose(1, 2)).sub_(delta[:, start:end]).mul_(p)
             dq[:, start:end] = torch.bmm(ds, k[:, first:last])
             dk[:, first:last] += torch.bmm(ds.transpose(1, 2), q[:, start:end])
-        return dq.mul_(scale), dk.mul_(scale), dv, None
+        return dq.mul_(scale), dk.mul_(scale), dv, None, None
 
 
 def segment_mask(segments: Tensor) -> Tensor:
@@ -149,6 +185,35 @@ def segment_mask(segments: Tensor) -> Tensor:
     size = segments.size(1)
     later = torch.ones(size, size, dtype=torch.bool, device=segments.device).triu(1)
     return (later | (segments[:, :, None] != segments[:, None, :]))[:, None]
+
+
+def prefix_mask(prefix: Tensor, size: int) -> Tensor:
+    """Mask of a prefix language model: all of the prefix sees all of it, what follows is causal.
+
+    Args:
+        prefix: int64 [batch], positions in each row's prefix; 0: causal.
+
+    Returns:
+        bool [batch, 1, size, size], True where masked.
+    """
+    places = torch.arange(size, device=prefix.device)
+    later = places[None, :] > places[:, None]
+    return (later & (places[None, None, :] >= prefix[:, None, None]))[:, None]
+
+
+def _biased(mask: Tensor | None, slopes: Tensor, queries: int, keys: int, beyond: int = 0) -> Tensor:
+    """ALiBi's bias, -inf where not allowed; the last query stands `beyond` positions after the last key.
+
+    Args:
+        mask: bool, broadcastable to [batch, heads, queries, keys], True where allowed; None: everywhere.
+
+    Returns:
+        float32 [batch or nothing, heads, queries, keys].
+    """
+    places = torch.arange(keys, device=slopes.device)
+    own = torch.arange(keys - queries, keys, device=slopes.device) + beyond
+    bias = slopes[:, None, None] * -(own[:, None] - places[None, :]).abs()
+    return bias if mask is None else torch.where(mask, bias, -torch.inf)
 
 
 def _seen(mask: Tensor) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""headwater-model: plan, budget, layouts, buy, pretrain, export, generate. Thin: what runs is imported when it runs."""
+"""headwater-model: its stages (plan, pretrain, export) and its commands. Thin: what runs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ._contracts.cli import main as contract_main
 from ._contracts.stage import Stage
 from .config import ExportConfig, PlanConfig, PretrainConfig
 from .planning import arguments as planning
+from .studies import arguments as studies
 
 STAGES = [
     Stage(
@@ -26,7 +27,14 @@ STAGES = [
     Stage(
         name="pretrain",
         summary="pre-train the planned model with Megatron; killed at any time, it goes on where it was",
-        reads={"tokens": ("tokens",), "plan": ("plan",), "tokenizer": ("tokenizer",)},
+        reads={
+            "tokens": ("tokens",),
+            "plan": ("plan",),
+            "tokenizer": ("tokenizer",),
+            "start?": ("export", "checkpoint"),
+            "flight?": ("checkpoint",),
+            "*": ("tokens",),
+        },
         writes="checkpoint",
         cost="the plan's budget: minutes at scale tiny, hours on a GPU at small; about 1 GB a rank at tiny",
         config=PretrainConfig,
@@ -57,8 +65,44 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
 
 
+def _steer_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="as optimizer.lr=0.001; none: print what is"
+    )
+    parser.add_argument("--why", default="", metavar="TEXT", help="for the flight log")
+    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="the run's work (default: work)")
+
+
+def _presets_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON: what each name pins, and its source")
+
+
+def _check_nodes_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", type=Path, default=Path("nodes.json"), metavar="FILE", help="node list, updated")
+    parser.add_argument(
+        "--device", metavar="NAME", help="in planning/hardware.yaml, as h100-sxm: its matmul speed is due"
+    )
+    parser.add_argument("--seconds", type=float, default=2.0, metavar="S", help="of matrix products (default: 2)")
+    parser.add_argument("--memory-gb", type=float, default=0.25, metavar="GB", help="a rank needs (default: 0.25)")
+    parser.add_argument("--disk", type=Path, default=Path(), metavar="DIR", help="of the checkpoints (default: here)")
+    parser.add_argument("--checkpoint-gb", type=float, default=1.0, metavar="GB", help="to fit there (default: 1)")
+    parser.add_argument("--clock-s", type=float, default=0.5, metavar="S", help="clocks may differ by (default: 0.5)")
+
+
 COMMANDS = [
     Command("generate", "let a model go on from a prompt", _generate_arguments, "headwater_model.talk:generate"),
+    Command(
+        "presets",
+        "published models by name: shape, parameters as counted and as published",
+        _presets_arguments,
+        "headwater_model.presets:run",
+    ),
+    Command(
+        "check-nodes",
+        "is every node fit to train on: matmul, memory, link, disk, clock; under torchrun or srun, or alone",
+        _check_nodes_arguments,
+        "headwater_model.nodes:run",
+    ),
     Command(
         "budget",
         "from compute, days, money, tokens or a size to a plan, by every scaling law",
@@ -77,6 +121,31 @@ COMMANDS = [
         planning.buy,
         "headwater_model.planning.buy_report:run",
     ),
+    Command(
+        "steer",
+        "change a run that is under way: learning rate, optimiser, schedule, batch, activation",
+        _steer_arguments,
+        "headwater_model.steering:steer",
+    ),
+    Command(
+        "isoflop",
+        "own scaling laws: a grid of small runs, the law with intervals, a prediction to check later",
+        studies.isoflop,
+        "headwater_model.studies.isoflop:command",
+    ),
+    Command(
+        "search",
+        "hyperparameters by Optuna on a small proxy, the learning rate transferred by width",
+        studies.search,
+        "headwater_model.studies.search:command",
+    ),
+    Command(
+        "ablate",
+        "what each part of a recipe is worth: trained without it, over seeds, with intervals",
+        studies.ablate,
+        "headwater_model.studies.ablate:command",
+    ),
+    Command("trial", "run one trial of a queued study", studies.trial, "headwater_model.studies.trial:command"),
 ]
 
 

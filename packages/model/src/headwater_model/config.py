@@ -6,23 +6,51 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from . import presets
 from ._contracts.config import Config
 from ._contracts.errors import UserError
 from .model_config import ModelConfig
 from .planning import costs, hardware
-from .training_config import OptimizerConfig, ParallelConfig, ScheduleConfig
+from .training_config import (
+    AsyncConfig,
+    BatchRampConfig,
+    ChangeConfig,
+    CheckpointConfig,
+    DataConfig,
+    LaunchConfig,
+    LocalSGDConfig,
+    ObjectiveConfig,
+    OptimizerConfig,
+    ParallelConfig,
+    RestartConfig,
+    RunScheduleConfig,
+    ScheduleConfig,
+    SpikeConfig,
+    TrackingConfig,
+)
 
 __all__ = [
+    "AsyncConfig",
+    "BatchRampConfig",
     "BudgetConfig",
+    "ChangeConfig",
+    "CheckpointConfig",
+    "DataConfig",
     "DeviceConfig",
     "ExportConfig",
     "HardwareConfig",
+    "LaunchConfig",
+    "LocalSGDConfig",
     "ModelConfig",
     "OptimizerConfig",
     "ParallelConfig",
     "PlanConfig",
     "PretrainConfig",
+    "RestartConfig",
+    "RunScheduleConfig",
     "ScheduleConfig",
+    "SpikeConfig",
+    "TrackingConfig",
 ]
 
 
@@ -118,13 +146,28 @@ class PlanConfig(Config):
     context: int = Field(512, ge=16, description="sequence length in tokens")
     head_width: int = Field(64, ge=8, description="channels an attention head")
     aspect: float = Field(64.0, gt=0, description="hidden width a layer, where the shape is not pinned")
-    model: dict[str, int | float | bool | None] = Field(
-        default_factory=dict, description="fields of the model's shape to pin, such as layers, hidden, heads"
+    preset: str | None = Field(None, description="published model whose fields are pinned, see headwater-model presets")
+    model: dict[str, bool | int | float | str | None] = Field(
+        default_factory=dict,
+        description="fields of the model to pin, such as layers, hidden, heads, position; they override the preset's",
     )
     batch: int | None = Field(None, ge=1, description="sequences a step; from the tokens if null")
     lr: float | None = Field(None, gt=0, description="peak learning rate; from the width if null")
     vocab_multiple: int = Field(64, ge=1, description="the vocabulary is padded to a multiple of this")
     hardware: HardwareConfig | None = Field(None, description="devices to predict memory, time and price for")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _filled(cls, values: Any) -> Any:
+        """The preset's fields become the plan's own, and so part of the fingerprint."""
+        name = values.get("preset") if isinstance(values, dict) else None
+        given = values.get("model") or {} if name else {}
+        if not isinstance(name, str) or not isinstance(given, dict):
+            return values
+        try:
+            return {**values, "model": {**presets.fields(name), **given}}
+        except UserError as e:
+            raise ValueError(str(e)) from None
 
     @model_validator(mode="after")
     def _known(self) -> PlanConfig:
@@ -142,18 +185,66 @@ class PretrainConfig(Config):
     seed: int = Field(1234, ge=0, description="of weights and data order")
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters; masters are float32")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
+    data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
+    objective: ObjectiveConfig = Field(
+        default_factory=ObjectiveConfig, description="what a model of kind encoder or encoder_decoder restores"
+    )
     optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
-    schedule: Literal["cosine", "linear", "wsd", "constant"] = Field("cosine", description="learning rate over steps")
-    warmup: float = Field(0.02, ge=0, lt=1, description="share of the steps with rising learning rate")
-    decay: float = Field(0.3, gt=0, le=1, description="wsd: share of the steps with falling learning rate")
-    floor: float = Field(0.0, ge=0, le=1, description="last learning rate as a fraction of the peak")
-    steps: int | None = Field(None, ge=1, description="stop the plan short, for a trial")
+    schedule: RunScheduleConfig = Field(default_factory=RunScheduleConfig, description="learning rate over the run")
+    ramp: BatchRampConfig | None = Field(None, description="a batch that grows to the plan's; null: it is that at once")
+    steps: int | None = Field(None, ge=1, description="steps, in place of the plan's: fewer for a trial, or more")
     validate_every: int = Field(500, ge=1, description="steps between held-out losses")
     heldout_tokens: int | None = Field(200_000, ge=1, description="held-out tokens at each of them; null: all")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps averaged in one row of the loss curve")
     threads: int | None = Field(None, ge=1, description="threads a rank; cores / ranks if null")
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout; of each replica, if local")
+    local: LocalSGDConfig | None = Field(None, description="replicas that train alone and meet; null: synchronous")
+    asynchronous: AsyncConfig | None = Field(None, description="a server and its workers; null: synchronous")
+    changes: list[ChangeConfig] = Field(default_factory=list, description="of settings during the run")
+    spikes: SpikeConfig | None = Field(
+        default_factory=SpikeConfig, description="what to do about loss spikes; null: end at a loss that is no number"
+    )
+    checkpoints: CheckpointConfig = Field(default_factory=CheckpointConfig, description="how written, which stay")
+    # What watches, starts and restarts a run decides nothing about it: no part of its identity.
+    tracking: TrackingConfig = Field(default_factory=TrackingConfig, exclude=True, description="where it is watched")
+    restarts: RestartConfig = Field(
+        default_factory=RestartConfig, exclude=True, description="when a rank dies or hangs"
+    )
+    launch: LaunchConfig = Field(default_factory=LaunchConfig, exclude=True, description="how ranks are started")
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> PretrainConfig:
+        if self.local and self.asynchronous:
+            raise ValueError("local and asynchronous are two modes; set one of them")
+        if self.local:
+            if self.parallel.zero or self.parallel.chunks > 1:
+                raise ValueError("local needs whole weights on a rank: set parallel.zero 0 and parallel.chunks 1")
+            if self.checkpoints.last < 2:
+                raise ValueError("local needs checkpoints.last 2 or more: a replica may be one checkpoint ahead")
+        if self.asynchronous:
+            if self.parallel.ranks > 1:
+                raise ValueError("asynchronous needs one rank in parallel: a worker is one rank")
+            if self.ramp or self.schedule.unit == "tokens":
+                raise ValueError("asynchronous hands out batches of one size: set ramp null and schedule.unit steps")
+            if self.launch.kind != "here":
+                raise ValueError("asynchronous runs on one machine: set launch.kind here")
+        return self
+
+    @property
+    def worlds(self) -> int:
+        """Replicas or workers, each of the ranks of `parallel`, that compute gradients; 1 in synchronous training."""
+        return self.local.replicas if self.local else self.asynchronous.workers if self.asynchronous else 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the run."""
+        return self.asynchronous.ranks if self.asynchronous else self.worlds * self.parallel.ranks
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Keys of `steering.Settings` that can't change under way: others than the server would have to know."""
+        return ("batch", "activation") if self.asynchronous else ("batch",) if self.local else ()
 
 
 class ExportConfig(Config):

@@ -6,6 +6,9 @@ Nothing here acts where CUDA is present. What stands in the way, and what is don
                             of the speed on a CPU: during the first import they stay plain functions
   torch.cuda.current_device names the CPU device; set_device, synchronize and empty_cache do nothing
   device="cuda", .cuda()    spelled out in about 30 modules: `on_device` maps them while a block runs
+  torch.cuda's generator    its state and seed are those of the CPU's generator: dropout inside tensor-parallel
+                            regions and recomputation draw what they drew before
+  pin_memory=True           asked of a small tensor: ordinary memory, in the same block
   Tensor.type()             compared with "torch.cuda.FloatTensor" by the optimisers: answered so in the same block
   fp32 products             at half speed on some processors: `products`, in the same block
   large temporaries         glibc maps and unmaps each one, and every step pays for the page faults:
@@ -53,6 +56,8 @@ class _CudaMeansCpu(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is torch.Tensor.cuda:
             return args[0]
+        if kwargs.get("pin_memory"):
+            kwargs = {**kwargs, "pin_memory": False}
         device = kwargs.get("device")
         if device is not None and str(device).startswith("cuda"):
             kwargs = {**kwargs, "device": DEVICE}
@@ -66,6 +71,9 @@ class _CudaMeansCpu(TorchFunctionMode):
 def _import_megatron() -> None:
     # Transformer Engine and Apex are not there: that is why we are here.
     warnings.filterwarnings("ignore", module=r"megatron\.")
+    # Megatron still calls two of torch's collectives by their old names; each call warns.
+    old = r"`torch\.distributed\.(reduce_scatter|all_gather)_"
+    warnings.filterwarnings("ignore", message=old, category=FutureWarning)
     compiler = torch.compile
     if not HAS_CUDA:
         torch.compile = _plain  # type: ignore[assignment]
@@ -99,8 +107,17 @@ def _name_the_cpu_device() -> None:
     torch.cuda.empty_cache = lambda: None
 
 
+def _share_the_generator() -> None:
+    torch.cuda.get_rng_state = torch.cuda.random.get_rng_state = lambda device="cuda": torch.get_rng_state()
+    torch.cuda.manual_seed = torch.manual_seed  # type: ignore[assignment]
+    from megatron.core.tensor_parallel import random
+
+    random._set_cuda_rng_state = lambda state, device=-1, graph_safe=False: torch.set_rng_state(state)
+
+
 if not HAS_CUDA:
     _name_the_cpu_device()
 _import_megatron()
 if not HAS_CUDA:
+    _share_the_generator()
     _enter_in_backward()

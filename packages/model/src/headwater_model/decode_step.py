@@ -26,9 +26,10 @@ from .gpt import GPT
 def fits(model: GPT) -> bool:
     """Whether the model is what the kernel computes: whole, on a CPU; RMSNorm, rotary halves, SwiGLU, no biases."""
     config = model.config
+    ranks = (config.tensor_model_parallel_size, config.pipeline_model_parallel_size, config.context_parallel_size)
     return (
         kernels.usable(*model.parameters())
-        and config.tensor_model_parallel_size == config.pipeline_model_parallel_size == 1
+        and ranks == (1, 1, 1)
         and model.head == "lm"
         and model.position_embedding_type == "rope"
         and not config.rotary_interleaved

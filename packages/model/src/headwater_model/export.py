@@ -7,7 +7,9 @@ import json
 from . import checkpoint, runtime
 from ._contracts.stage import Run
 from .config import ExportConfig, ModelConfig
-from .gpt import build
+from .final_state import STATE
+from .model import build
+from .pretrain import FINAL
 from .pretrained import TYPES, save
 
 
@@ -18,10 +20,12 @@ def run(stage: Run) -> None:
     runtime.initialize()
     model_config = ModelConfig(**state["model"])
     model = build(model_config, state["head"], TYPES[state["precision"]], seed=0)
-    loaded = checkpoint.read(stage.inputs["checkpoint"] / "weights", {"model": model.sharded_state_dict()})
+    loaded = checkpoint.read(stage.inputs["checkpoint"] / FINAL / STATE, {"model": model.sharded_state_dict()})
     model.load_state_dict(loaded["model"])
     model.to(TYPES[config.precision])
-    save(stage.out, model, model_config, stage.inputs["tokenizer"], state["head"])
+    architecture = save(stage.out, model, model_config, stage.inputs["tokenizer"], state["head"])
+    known = "" if not architecture.startswith("Headwater") else ", which Headwater alone reads"
+    stage.log(f"written as {architecture}{known}")
     stage.write_metrics(
         {"parameters": model_config.parameters, "bytes": (stage.out / "model.safetensors").stat().st_size}
     )

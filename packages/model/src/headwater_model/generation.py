@@ -1,7 +1,8 @@
 """Sampling with a key-value cache: batched for PPO and evaluation, one by one for a terminal.
 
 Prompts are padded on the left, so that all rows write their next token at the same place of Megatron's
-static cache. Rotary positions are relative: a row's shift changes nothing but rounding.
+static cache. Rotary positions and linear biases are relative: a row's shift changes nothing but rounding. Learned and
+sinusoidal ones follow from the mask. A prefix language model reads the prompt in both directions.
 """
 
 from __future__ import annotations
@@ -233,6 +234,7 @@ def _steps(
     padded = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=cpu.DEVICE)
     lengths = torch.tensor([len(p) for p in prompts], device=cpu.DEVICE)
     hidden = torch.arange(width + new, device=cpu.DEVICE) < (width - lengths)[:, None]  # [batch, all positions]
+    prefix = width if model.kind == "prefix" else 0
     ragged = bool(hidden.any())
     # Draws are made on the CPU: the same seed gives the same text on every device.
     generator = torch.Generator().manual_seed(seed)
@@ -246,7 +248,7 @@ def _steps(
             if fast is not None:
                 logits = fast.step(feed[:, 0])
             else:
-                mask = _mask(hidden, at, feed.size(1)) if ragged else None
+                mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
                 out = model(feed, None, mask, inference_context=cache)
                 logits = out[:, -1].float().cpu()
                 at += feed.size(1)
@@ -261,10 +263,10 @@ def _steps(
         model.train(training)
 
 
-def _mask(hidden: Tensor, start: int, size: int) -> Tensor:
-    """bool [batch, 1, size, start + size], True where masked: causal and no padding but oneself."""
+def _mask(hidden: Tensor, start: int, size: int, prefix: int) -> Tensor:
+    """bool [batch, 1, size, start + size], True where masked: no later key after the prefix, no padding but oneself."""
     keys = torch.arange(start + size, device=hidden.device)
     queries = torch.arange(start, start + size, device=hidden.device)
-    later = keys[None, :] > queries[:, None]
+    later = (keys[None, :] > queries[:, None]) & (keys >= prefix)
     other = keys[None, :] != queries[:, None]
     return (later[None] | hidden[:, None, : start + size] & other[None])[:, None]

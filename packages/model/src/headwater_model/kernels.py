@@ -101,6 +101,10 @@ class SwiGLU(nn.Module):
         """[..., 2 x width] -> [..., width]."""
         return swiglu(x)
 
+    def sharded_state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
+        """Nothing to save; Megatron asks every part of an MLP."""
+        return {}
+
 
 class _Forgetful:
     """Stands for autograd's context where nothing will ask for a gradient: `apply` costs ten times a small kernel."""

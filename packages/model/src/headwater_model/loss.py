@@ -20,7 +20,11 @@ ROWS = 512  # positions at once; at 4,096 ids 8 MB in fp32, which stays in cache
 
 
 def linear_cross_entropy(
-    hidden: Tensor, weight: Tensor, labels: Tensor, group: dist.ProcessGroup | None = None
+    hidden: Tensor,
+    weight: Tensor,
+    labels: Tensor,
+    group: dist.ProcessGroup | None = None,
+    bias: Tensor | None = None,
 ) -> Tensor:
     """Negative log-likelihood of each label.
 
@@ -30,12 +34,13 @@ def linear_cross_entropy(
         labels: int64 [positions], ids of the whole vocabulary.
         group: tensor-parallel group that splits the vocabulary evenly in rank order; None: not split.
             Backward returns this rank's part of the gradient of `hidden`.
+        bias: [vocabulary of this rank], the same type; None: none.
 
     Returns:
-        float32 [positions], in nats; the gradient flows into hidden and weight.
+        float32 [positions], in nats; the gradient flows into hidden, weight and bias.
     """
     keep = torch.is_grad_enabled() and (hidden.requires_grad or weight.requires_grad)
-    return _LinearCrossEntropy.apply(hidden, weight, labels, group, keep)
+    return _LinearCrossEntropy.apply(hidden, weight, labels, group, keep, bias)
 
 
 @torch.no_grad()
@@ -62,23 +67,26 @@ def linear_scores(
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, group: Any, keep: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, labels: Tensor, group: Any, keep: bool, bias: Tensor | None
+    ) -> Tensor:
         size, rank = _place(group)
         out = torch.empty(len(hidden), dtype=torch.float32, device=hidden.device)
         slope = torch.empty(len(hidden), weight.size(0), dtype=hidden.dtype, device=hidden.device) if keep else None
         for start in range(0, len(hidden), ROWS):
             rows = slice(start, start + ROWS)
             raw = products.matmul(hidden[rows], weight.t(), out=None if slope is None else slope[rows])
-            if size == 1:
+            if size == 1 and bias is None:
                 out[rows] = kernels.cross_entropy_(raw, labels[rows])
                 continue
-            logits = raw.float()
+            logits = raw.float() if bias is None else raw.float() + bias.float()
             local, mine = _local(labels[rows], weight.size(0), rank)
             out[rows], _, _ = _reduce(logits, local, mine, group, size)
             if slope is not None:  # logits now holds the softmax
                 logits[torch.arange(len(local), device=local.device), local] -= mine.float()
                 slope[rows] = logits
         ctx.save_for_backward(hidden, weight, slope)
+        ctx.biased = bias is not None
         return out
 
     @staticmethod
@@ -86,7 +94,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
         hidden, weight, slope = ctx.saved_tensors
         upstream = upstream[:, None].to(slope.dtype)  # applied to the narrow matrices, not to the wide one
         dweight = products.matmul(slope.t(), hidden * upstream)
-        return products.matmul(slope, weight).mul_(upstream), dweight, None, None, None
+        dbias = (slope.t() @ upstream).squeeze(-1) if ctx.biased else None
+        return products.matmul(slope, weight).mul_(upstream), dweight, None, None, None, dbias
 
 
 def _place(group: dist.ProcessGroup | None) -> tuple[int, int]:

@@ -14,6 +14,7 @@ from .facts import Facts, read_facts
 from .planning import overtraining, ranking, repetition, scaling
 from .planning.layouts import Search
 from .planning.shapes import Shape
+from .special_ids import SpecialIds
 
 BATCH_EXPONENT = 0.5  # tokens a step grow with the root of the tokens: as far as small runs told, see README.md
 PEAK_LR, PEAK_WIDTH = 3e-3, 256  # AdamW's best peak at this width; it falls as 1/width (muP, arXiv:2203.03466)
@@ -49,7 +50,8 @@ def make(config: PlanConfig, facts: Facts) -> dict[str, Any]:
     budget = config.budget.total(config.tokens_per_parameter)
     wanted = scaling.by_ratio(budget, config.tokens_per_parameter)
     allocation = scaling.limited_by_data(budget, wanted, facts.train_tokens, config.max_epochs)
-    vocab = -(-facts.vocabulary // config.vocab_multiple) * config.vocab_multiple
+    special = SpecialIds.COUNT if config.model.get("kind") in ("encoder", "encoder_decoder") else 0
+    vocab = -(-(facts.vocabulary + special) // config.vocab_multiple) * config.vocab_multiple
     model = shape(config, vocab, allocation.parameters)
     affordable = budget / model.flops_per_token
     tokens = min(affordable, facts.train_tokens * config.max_epochs)
@@ -139,6 +141,8 @@ def layouts(config: HardwareConfig, model: ModelConfig, batch: int, tokens: floa
     Raises:
         UserError: none obeys the rules or fits.
     """
+    if model.kind in ("encoder_decoder", "encoder"):
+        raise UserError(f"plan.hardware: layouts are predicted for decoders, not for kind {model.kind}; leave it out")
     device = config.loaded
     search = Search(
         config.devices, batch, device.node, config.micro_batches, config.interleaves, config.zero, config.recompute,
@@ -195,17 +199,22 @@ def width_step(config: PlanConfig) -> int:
     """Widths to try are multiples of this."""
     if heads := config.model.get("heads"):
         return int(heads) * 8
-    return config.head_width * int(config.model.get("kv_heads") or 1)
+    return _head_width(config) * int(config.model.get("kv_heads") or 1)
 
 
 def heads_for(hidden: int, config: PlanConfig) -> int:
     """Query heads for a width: of those that divide it into even widths, the nearest to `head_width` channels."""
-    plain = max(1, hidden // config.head_width)
+    width = _head_width(config)
+    plain = max(1, hidden // width)
     unit = int(config.model.get("kv_heads") or 1)
     if hidden % plain == 0 and hidden // plain % 2 == 0 and plain % unit == 0:
         return plain
     fitting = [n for n in range(unit, hidden // 2 + 1, unit) if hidden % (2 * n) == 0]
-    return min(fitting, key=lambda n: abs(hidden / n - config.head_width), default=plain)
+    return min(fitting, key=lambda n: abs(hidden / n - width), default=plain)
+
+
+def _head_width(config: PlanConfig) -> int:
+    return int(config.model.get("head_width") or config.head_width)
 
 
 def batch_for(tokens: float, context: int) -> int:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,38 +15,63 @@ import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 import torch.distributed as dist
-from megatron.core import parallel_state
 
-from . import checkpoint, launch, runtime
+from . import checkpoint, final_state, launch, pretrained, runtime, width_transfer
 from ._contracts import manifest as artefacts
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
 from ._contracts.stage import Run
-from .config import ModelConfig, OptimizerConfig, PretrainConfig, ScheduleConfig
-from .facts import read_facts
-from .gpt import build
-from .pretrained import TYPES, end_of_text, read_tokenizer
-from .tokens import HeldOut, TrainingData
-from .trainer import Trainer, next_token_loss
+from .config import ModelConfig, PretrainConfig
+from .data_check import check as check_data
+from .decentralised import exchange, mode
+from .flight_log import NAME as FLIGHT
+from .flight_log import Event, FlightLog
+from .flight_log import changes as changes_of
+from .flight_log import read as read_flight
+from .gpt import GPT
+from .loop import STATE, Loop
+from .model import build_chunks
+from .onlooker import Onlooker
+from .saver import Saver
+from .steering import Settings
+from .task import build_task, token_inputs
+
+FINAL = "final"
+"""The folder of the artefact from which training goes on exactly (`final_state`)."""
+BITS = "heldout_bits_per_byte"
+ASIDE = ("tracking", "restarts", "launch")
+"""Sections of the config that are no part of the run's identity."""
 
 
 def run(stage: Run) -> None:
     """Entry point of the stage. One rank trains in this process, more in processes of their own."""
     config: PretrainConfig = stage.config
-    if config.parallel.ranks == 1:
-        train(config, stage.inputs, stage.work, stage.out, stage.log, stage.progress)
-        return
     plan = read_plan(stage.inputs["plan"])
-    _check(config, ModelConfig(**plan["model"]), plan, stage.inputs)  # here, so that one process complains and not each
+    check(config, plan, stage.inputs)  # here, so that one process complains and not each
+    if config.ranks == 1 and config.launch.kind == "here":
+        measured = train(config, stage.inputs, stage.work, stage.out, stage.log, stage.progress, name=stage.fingerprint)
+        stage.measured.update(measured)
+        return
     job = {
-        "config": resolved(config),
+        "config": {**resolved(config), **{name: resolved(getattr(config, name)) for name in ASIDE}},
         "inputs": {name: str(path) for name, path in stage.inputs.items()},
         "work": str(stage.work),
         "out": str(stage.out),
+        "name": stage.fingerprint,
     }
     path = stage.work / "job.json"
     artefacts.write_atomic(path, artefacts.canonical_json(job))
-    launch.run("headwater_model.pretrain", [str(path)], config.parallel.ranks, stage.work / "ranks")
+    journal = FlightLog(stage.work)
+
+    def restarted(event: dict[str, Any]) -> None:
+        journal.note(event)
+        stage.log(f"{event['what']} after step {event['step']}: {event['why']}")
+
+    launch.start(
+        config.launch, "headwater_model.pretrain", [str(path)], config.ranks, stage.work / "ranks",
+        config.restarts, restarted, dispensable=config.asynchronous is not None,
+    )  # fmt: skip
+    stage.measured.update(json.loads((stage.work / "measured.json").read_text()))
 
 
 def train(
@@ -56,117 +81,101 @@ def train(
     out: Path,
     log: Callable[[str], None],
     progress: Callable[[str], None],
-) -> None:
+    report: Callable[[int, float], None] | None = None,
+    rank_files: Path | None = None,
+    name: str = "run",
+) -> dict[str, Any]:
     """One rank's whole run: build or resume, train, validate, checkpoint, publish into `out`.
 
     Args:
-        inputs: "tokens", "plan", "tokenizer" -> folder.
-        work: keeps checkpoints, the loss curve and the dataset's index.
-        out: the checkpoint artefact in the making; rank 0 writes it.
+        inputs: "plan", "tokenizer", optionally "start" (where weights come from) and "flight" (a checkpoint whose
+            changes are made again); every other one is a tokens artefact.
+        work: keeps checkpoints, the loss curve and the dataset's index; of local SGD each replica's below.
+        out: the checkpoint artefact in the making; the first replica, or the server, writes it.
+        report: called with step and held-out loss at each validation; what it raises ends the run.
+        rank_files: for heartbeat and stacks of a rank that a launcher started; a hang is looked for only then.
+        name: of the run, for trackers.
+
+    Returns:
+        What differs from run to run: tokens a second, utilisation, memory; nothing of a worker.
 
     Raises:
-        UserError: inputs that do not belong together, a layout that does not divide the model.
+        UserError: the run cannot begin, or diverged beyond help.
         SystemExit: SIGTERM came; a checkpoint of the last step is in `work` (143).
     """
     plan = read_plan(inputs["plan"])
     model_config, steps = ModelConfig(**plan["model"]), config.steps or plan["steps"]
-    _check(config, model_config, plan, inputs)
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.parallel.ranks))
-    runtime.initialize(config.parallel, config.seed)
-    rank, ranks = parallel_state.get_data_parallel_rank(), config.parallel.data
-    tokenizer = read_tokenizer(inputs["tokenizer"])
-    document_end = end_of_text(tokenizer, inputs["tokenizer"])
-    data = TrainingData(
-        inputs["tokens"], model_config.context, plan["steps"] * plan["batch"], config.seed, document_end, work / "index"
-    )
-    heldout = HeldOut(inputs["tokens"], model_config.context, tokenizer, document_end, config.heldout_tokens)
-    optimizer = OptimizerConfig(**{**config.optimizer.model_dump(), "lr": plan["lr"]})
-    trainer = Trainer(
-        build(model_config, dtype=TYPES[config.precision], seed=config.seed), optimizer, _schedule(config, steps)
-    )
-    curve = Curve(work / "log.jsonl", log_every=config.log_every)
-    found = checkpoint.newest_good(work / "checkpoints", log)
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.ranks))
+    peers = mode.start(config)
+    replica = peers.rank if peers else 0
+    first = replica == dist.get_rank() == 0
+    work = mode.folder(config, work, peers)
+    work.mkdir(parents=True, exist_ok=True)
+    settings = first_settings(config, plan, steps)
+    model_config = model_config.model_copy(update={"activation": settings.activation})
+    task = build_task(config, model_config, inputs, settings.batch, steps, work / "index", log, replica)
+    chunks = _chunks(config, model_config)
+    if peers and config.asynchronous and not first:
+        mode.work(chunks, settings, task, peers)
+        return {}
+    trainer = mode.build_trainer(config, chunks, settings, steps, peers, log)
+    flight = FlightLog(work, writes=dist.get_rank() == 0)
+    saver = Saver(
+        work / "checkpoints", config.checkpoints, partial(_tell, flight, log), resolved(model_config),
+        partial(peers.any, False) if peers and config.local else lambda: None,
+    )  # fmt: skip
+    onlooker = Onlooker(config, model_config, trainer, task.tokenizer, steps, name, log, progress, rank_files, first)
+    loop = Loop(
+        trainer, task, settings, config, steps, work, planned(config, inputs), flight,
+        mode.policy(config, log), saver, onlooker, log, report,
+    )  # fmt: skip
+    found = mode.newest(config, work / "checkpoints", peers, log)
     if found is not None:
-        trainer.load(found)
-        log(f"going on from step {trainer.step_count}")
-    curve.truncate(trainer.step_count)
-    terminated = _Terminated()
-
-    def validate() -> None:
-        row = trainer.evaluate(heldout.batches(config.micro_batch, rank, ranks), next_token_loss)
-        bits = heldout.bits_per_byte(row["loss"])
-        curve.add({"step": trainer.step_count, "heldout_loss": row["loss"], "heldout_bits_per_byte": bits})
-        log(f"step {trainer.step_count}: held-out loss {row['loss']:.4f}, {bits:.4f} bits per byte")
-
-    if trainer.step_count == 0:
-        validate()
-    tokens = plan["batch"] * model_config.context
-    clock, since = time.monotonic(), trainer.step_count
-    while trainer.step_count < steps:
-        batches = data.batch(trainer.step_count * plan["batch"], plan["batch"], config.micro_batch, rank, ranks)
-        row = trainer.step(batches, next_token_loss)
-        step = trainer.step_count
-        if row["loss"] != row["loss"]:
-            raise UserError(f"the loss is not a number at step {step}; lower plan.lr or train in float32")
-        curve.train(step, step * tokens, row, last=step == steps)
-        speed = (step - since) * tokens / (time.monotonic() - clock)
-        progress(f"step {step}/{steps}  loss {row['loss']:.3f}  lr {row['lr']:.2e}  {speed:,.0f} tokens/s")
-        if step % config.validate_every == 0 or step == steps:
-            validate()
-        stop = terminated.anywhere()
-        if step % config.checkpoint_every == 0 or step == steps or stop:
-            curve.flush()
-            checkpoint.save_step(work / "checkpoints", step, trainer.save)
-        if stop and step < steps:
-            log(f"asked to end: step {step} is saved; run the same command to go on")
-            raise SystemExit(143)
-    terminated.restore()
-    checkpoint.write(out / "weights", {"model": trainer.module.sharded_state_dict()})
-    if dist.get_rank() == 0:
-        _publish(out, config, plan, model_config, curve, heldout, trainer)
+        checkpoint.refuse_other(found, resolved(model_config))
+        loop.resume(found)
+    elif "start" in inputs:
+        _start(loop, inputs["start"], model_config, config, log)
+    with onlooker.watching(loop.curve.rows), mode.serving(trainer):
+        loop.run()
+    task.report_read(loop.place.consumed, log)
+    if replica == 0:
+        final_state.write(
+            out / FINAL,
+            trainer.save,
+            resolved(config),
+            {**task.identity(), "consumed": loop.place.consumed},
+            torch.get_num_threads(),
+        )
+    if first:
+        _publish(out, config, model_config, loop)
     dist.barrier()
+    return onlooker.measured()
 
 
-class Curve:
-    """The loss curve on disk, rank 0's: rows of training, averaged over `log_every` steps, and of validation."""
+def first_settings(config: PretrainConfig, plan: dict[str, Any], steps: int) -> Settings:
+    """What a run begins with, of what can be changed on the way."""
+    transfer = config.optimizer.width_transfer
+    lr = plan["lr"] * (plan["model"]["hidden"] / transfer.base if transfer else 1)  # the plan's is this width's
+    return Settings(
+        optimizer=config.optimizer.model_copy(update={"lr": lr}),
+        schedule=config.schedule.over(steps, steps * plan["batch"] * plan["model"]["context"]),
+        batch=plan["batch"],
+        activation=plan["model"].get("activation", ModelConfig.model_fields["activation"].default),
+    )
 
-    def __init__(self, path: Path, log_every: int):
-        self.path, self.log_every = path, log_every
-        self.rows: list[dict[str, Any]] = []
-        self._losses: list[float] = []
 
-    def truncate(self, step: int) -> None:
-        """Read what was written up to `step` and forget what came after."""
-        if self.path.exists() and step:
-            rows = [json.loads(line) for line in self.path.read_text().splitlines()]
-            state = [r for r in rows if r["step"] <= step]
-            self.rows = [r for r in state if "pending" not in r]
-            pending = [r for r in state if "pending" in r and r["step"] == step]
-            self._losses = pending[-1]["pending"] if pending else []
+def planned(config: PretrainConfig, inputs: dict[str, Path]) -> list[Event]:
+    """Changes known beforehand: the config's, or those that another run's flight log has.
 
-    def train(self, step: int, tokens: int, row: dict[str, float], last: bool) -> None:
-        """Take one step's loss; every `log_every` steps, and at the last, a row."""
-        self._losses.append(row["loss"])
-        self._step = step
-        if step % self.log_every == 0 or last:
-            mean = sum(self._losses) / len(self._losses)
-            self._losses = []
-            self.add({"step": step, "tokens": tokens, "loss": mean, "lr": row["lr"], "grad_norm": row["grad_norm"]})
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Keep one row."""
-        self.rows.append(row)
-        self._step = row["step"]
-
-    def text(self) -> str:
-        """All rows as JSON lines."""
-        return "".join(json.dumps(row) + "\n" for row in self.rows)
-
-    def flush(self) -> None:
-        """Write the rows, and the losses that wait for their row, so that a resumed run averages the same."""
-        if dist.get_rank() == 0:
-            pending = json.dumps({"step": self._step, "pending": self._losses}) + "\n"
-            artefacts.write_atomic(self.path, self.text() + pending)
+    Raises:
+        UserError: both are given.
+    """
+    own = [Event(c.step, "change", c.why, 0, {"set": c.set}) for c in config.changes]
+    if "flight" not in inputs:
+        return sorted(own, key=lambda event: event.step)
+    if own:
+        raise UserError("pretrain.changes and the input flight both say what to change; give one of them")
+    return changes_of(read_flight(inputs["flight"] / FLIGHT))
 
 
 def read_plan(folder: Path) -> dict[str, Any]:
@@ -188,87 +197,121 @@ def read_plan(folder: Path) -> dict[str, Any]:
     return plan
 
 
-class _Terminated:
-    """SIGTERM as a question to be asked at the end of a step, answered alike on every rank."""
+def check(config: PretrainConfig, plan: dict[str, Any], inputs: dict[str, Path]) -> None:
+    """Refuse what cannot train, before the first step.
 
-    def __init__(self) -> None:
-        self._here = False
-        self._before = signal.signal(signal.SIGTERM, self._set)
-
-    def _set(self, *_: object) -> None:
-        self._here = True
-
-    def anywhere(self) -> bool:
-        if dist.get_world_size() == 1:
-            return self._here
-        flag = torch.tensor(int(self._here), device=cpu.DEVICE)
-        dist.all_reduce(flag, op=dist.ReduceOp.MAX)
-        return bool(flag.item())
-
-    def restore(self) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-
-def _check(config: PretrainConfig, model: ModelConfig, plan: dict, inputs: dict[str, Path]) -> None:
-    """Refuse what cannot train, before the first step."""
-    facts = read_facts(inputs["tokens"])
-    ids = read_tokenizer(inputs["tokenizer"]).get_vocab_size()
-    if not facts.vocabulary <= ids <= model.vocab:
-        raise UserError(
-            f"the tokens have {facts.vocabulary} ids, the tokenizer {ids}, the plan {model.vocab}: "
-            "they were not made from one another; run encode and plan again"
-        )
+    Raises:
+        UserError: inputs that do not belong together, a layout that does not divide the model or the batch, a change
+            that cannot be made, too little room for a checkpoint.
+    """
+    model, batch = ModelConfig(**plan["model"]), plan["batch"]
+    check_data(token_inputs(inputs), config.data, inputs["tokenizer"], model.vocab, model.context)
+    at_once = (
+        config.micro_batch * config.parallel.data * (config.parallel.pipeline if config.parallel.chunks > 1 else 1)
+    ) * (config.local.replicas if config.local else 1)
     try:
         config.parallel.check(model)
+        if config.ramp:
+            config.ramp.check(batch, at_once)
     except ValueError as e:
-        raise UserError(f"pretrain.parallel: {e}") from None
-    share = plan["batch"] / config.parallel.data
-    if share % config.micro_batch:
+        raise UserError(f"pretrain.parallel: {e}" if "ramp" not in str(e) else f"pretrain.{e}") from None
+    if batch % at_once:
         raise UserError(
-            f"pretrain.micro_batch {config.micro_batch} does not divide the {share:g} sequences a rank and step"
+            f"plan.batch {batch} is no multiple of the {at_once} sequences that the ranks take at once "
+            "(pretrain.micro_batch x parallel.data, x parallel.pipeline with chunks, x local.replicas)"
         )
+    settings = first_settings(config, plan, config.steps or plan["steps"])
+    for event in planned(config, inputs):
+        settings = settings.changed(event.details["set"], config.fixed)
+        if settings.batch % at_once:
+            raise UserError(f"pretrain.changes: batch {settings.batch} is no multiple of {at_once} sequences")
 
 
-def _schedule(config: PretrainConfig, steps: int) -> ScheduleConfig:
-    warmup = min(round(config.warmup * steps), steps - 1)
-    decay = max(1, min(round(config.decay * steps), steps - warmup)) if config.schedule == "wsd" else 0
-    return ScheduleConfig(kind=config.schedule, warmup=warmup, steps=steps, floor=config.floor, decay=decay)
+def _chunks(config: PretrainConfig, model: ModelConfig) -> list[GPT]:
+    chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
+    if transfer := config.optimizer.width_transfer:
+        for chunk in chunks:
+            width_transfer.initialise(chunk, model, transfer.base)
+    return chunks
 
 
-def _publish(
-    out: Path, config: PretrainConfig, plan: dict, model: ModelConfig, curve: Curve, heldout: HeldOut, trainer: Trainer
-) -> None:
-    """run.json, log.jsonl and metrics.json beside the weights."""
+def _start(loop: Loop, folder: Path, model: ModelConfig, config: PretrainConfig, log: Callable[[str], None]) -> None:
+    """Begin with given weights: an export's, at step 0; or a checkpoint's whole state, at its step."""
+    if (folder / FINAL).is_dir():
+        final_state.verify(folder / FINAL)
+        checkpoint.refuse_other(folder / FINAL, resolved(model))
+        loop.go_on(folder / FINAL / final_state.STATE, json.loads((folder / STATE).read_text()))
+        log(f"going on from step {loop.trainer.step_count} of {folder.name}")
+        if loop.trainer.step_count >= loop.steps:
+            raise UserError(
+                f"{folder}: has {loop.trainer.step_count} steps already; set pretrain.steps above that to train on"
+            )
+        return
+    loaded = pretrained.load(folder, dtype=pretrained.TYPES[config.precision])
+    mine, theirs = _weights_of(model), _weights_of(loaded.config)
+    if other := [name for name in mine if mine[name] != theirs[name]]:
+        name = other[0]
+        raise UserError(f"{folder}: {name} is {theirs[name]}, and {mine[name]} in the plan; pin it in plan.model")
+    loop.trainer.take_weights(loaded.model)
+    log(f"starting from the weights of {folder.name}")
+
+
+def _weights_of(model: ModelConfig) -> dict[str, Any]:
+    """What of a shape its weights must have been made for."""
+    free = {"init", "init_std", "dropout", "attention_dropout", "balance_loss"}
+    if model.position != "learned":
+        free.add("context")
+    told = model.model_copy(update={"ffn": model.ffn_width, "kv_heads": model.key_value_heads})
+    return {name: value for name, value in resolved(told).items() if name not in free}
+
+
+def _tell(flight: FlightLog, log: Callable[[str], None], event: dict[str, Any]) -> None:
+    """A checkpoint that was written is worth a line of the journal; one that was not, of the terminal too."""
+    flight.note(event)
+    if event["what"] != "checkpoint":
+        log(f"step {event['step']}: {event['what']}: {event['why']}")
+
+
+def _publish(out: Path, config: PretrainConfig, model: ModelConfig, loop: Loop) -> None:
+    """run.json, loop.json, log.jsonl, flight.jsonl and metrics.json beside the final state."""
+    trainer, place, rows = loop.trainer, loop.place, loop.curve.rows
     state = {
-        "model": resolved(model),
+        "model": resolved(model.model_copy(update={"activation": loop.settings.activation})),
         "step": trainer.step_count,
-        "tokens": trainer.step_count * plan["batch"] * model.context,
+        "tokens": place.tokens,
         "precision": config.precision,
         "head": "lm",
     }
     artefacts.write_atomic(out / "run.json", artefacts.canonical_json(state))
-    artefacts.write_atomic(out / "log.jsonl", curve.text())
-    checks = [row for row in curve.rows if "heldout_loss" in row]
-    training = [row for row in curve.rows if "loss" in row]
+    artefacts.write_atomic(out / STATE, artefacts.canonical_json(loop.saved_place()))
+    artefacts.write_atomic(out / FLIGHT, loop.flight.text())
+    loop.curve.write(out)
+    checks = [row for row in rows if "heldout_loss" in row]
+    training = [row for row in rows if "loss" in row]
+    events = [event.what for event in loop.flight.events]
     metrics = {
         "steps": trainer.step_count,
-        "tokens": state["tokens"],
+        "tokens": place.tokens,
         "parameters": model.parameters,
-        "flops": state["tokens"] * model.flops_per_token,
+        "flops": place.tokens * model.flops_per_token,
         "loss": training[-1]["loss"],
-        "heldout_loss": checks[-1]["heldout_loss"],
-        "heldout_bits_per_byte": checks[-1]["heldout_bits_per_byte"],
-        "untrained_bits_per_byte": checks[0]["heldout_bits_per_byte"],
-        "heldout_tokens": heldout.tokens,
-        "heldout_bytes": heldout.bytes,
+        **{key: value for key, value in checks[-1].items() if key != "step"},
+        **{
+            f"untrained_{key.removeprefix('heldout_')}": checks[0][key]
+            for key in ("heldout_bits_per_byte",)
+            if key in checks[0]
+        },
+        **loop.task.metrics(place.consumed),
+        **exchange.of_run(training),
+        "events": {what: events.count(what) for what in sorted(set(events))},
     }
     artefacts.write_atomic(out / "metrics.json", artefacts.canonical_json(metrics))
 
 
-def _rank(path: Path) -> int:
-    """One of several ranks, started by `run`."""
-    launch.die_with_parent()
+def _rank(path: Path, rank_files: Path | None) -> None:
+    """One of several ranks, started by `run`, torchrun or srun."""
     job = json.loads(path.read_text())
+    runtime.read_slurm()
     first = os.environ["RANK"] == "0"
     last = [0.0]
 
@@ -282,14 +325,15 @@ def _rank(path: Path) -> int:
             log(text)
 
     inputs = {name: Path(folder) for name, folder in job["inputs"].items()}
-    try:
-        train(PretrainConfig(**job["config"]), inputs, Path(job["work"]), Path(job["out"]), log, progress)
-    except UserError as e:
-        print(e, file=sys.stderr)
-        return e.exit_code
+    work = Path(job["work"])
+    measured = train(
+        PretrainConfig(**job["config"]), inputs, work, Path(job["out"]), log, progress,
+        rank_files=rank_files, name=job.get("name", "run"),
+    )  # fmt: skip
+    if first:
+        artefacts.write_atomic(work / "measured.json", artefacts.canonical_json(measured))
     runtime.shutdown()
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(_rank(Path(sys.argv[1])))
+    sys.exit(launch.as_rank(partial(_rank, Path(sys.argv[1]))))

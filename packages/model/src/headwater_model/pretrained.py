@@ -2,15 +2,17 @@
 
     config.json  model.safetensors  tokenizer.json  tokenizer_config.json  generation_config.json
 
-A language model is a LlamaForCausalLM, a scalar head a LlamaForSequenceClassification with one label.
+Which class of transformers a shape is written as, and which ones are read: `huggingface.registry`.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,19 +23,25 @@ from torch import Tensor
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
 from .config import ModelConfig
-from .gpt import GPT, Head, build
+from .gpt import GPT, Head
+from .huggingface.family import Family
+from .huggingface.registry import ARCHITECTURES, family_for
+from .initialise import fill, parameter_name
+from .model import Model, build
+from .model_config import KIND_DEFAULTS
+from .special_ids import MASK, START, SpecialIds
 
-WEIGHTS = "model.safetensors"
+WEIGHTS, INDEX = "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-ARCHITECTURES: dict[Head, str] = {"lm": "LlamaForCausalLM", "scalar": "LlamaForSequenceClassification"}
 TYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Built = TypeVar("Built", bound=Model)
 
 
 @dataclass(frozen=True)
-class Loaded:
+class Loaded(Generic[Built]):
     """A model with what is needed to use it."""
 
-    model: GPT
+    model: Built
     config: ModelConfig
     tokenizer: Tokenizer
     folder: Path
@@ -44,10 +52,21 @@ class Loaded:
         return end_of_text(self.tokenizer, self.folder)
 
 
-def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded:
-    """Read a folder written by `save`, or any Llama without biases in that form.
+def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[GPT]:
+    """Read the folder of a decoder: see `load_any`.
 
-    Call `runtime.initialize` first. One rank, tensor parallel or data parallel.
+    Raises:
+        UserError: a model of another kind; and as `load_any`.
+    """
+    if (kind := read_config(Path(folder))[0].kind) in KIND_DEFAULTS:
+        raise UserError(f"{folder}: a model of kind {kind}, where one is needed that continues text")
+    return load_any(folder, head, dtype)
+
+
+def load_any(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[Any]:
+    """Read a folder written by `save`, or by transformers for a model of a known family.
+
+    Call `runtime.initialize` first. In any layout: each rank reads the folder and keeps its part.
 
     Args:
         head: None takes the folder's own. "scalar" on a language model starts a head of zeros in place of
@@ -56,6 +75,7 @@ def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.floa
 
     Raises:
         UserError: no such folder, no tokenizer, no weights, a file that is not what it should be.
+        ValueError: the layout does not divide the model, or a scalar head for a kind that has none.
     """
     folder = Path(folder)
     config, own = read_config(folder)
@@ -69,45 +89,77 @@ def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.floa
             "they do not belong together"
         )
     model = build(config, head, dtype, seed=0)
-    try:
-        with safe_open(folder / WEIGHTS, framework="pt") as file:
-            weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  (no dict)
-    except (OSError, SafetensorError) as e:
-        raise UserError(f"{folder / WEIGHTS}: not readable ({e}); export the model again") from None
-    state = from_llama(weights, config, folder)
-    if own != head:
-        state["output_layer.weight"] = torch.zeros(1, config.hidden)
-    _fill(model, state, folder)
+    load_weights(folder, model, config)
     return Loaded(model, config, tokenizer, folder)
 
 
-def save(folder: Path, model: GPT, config: ModelConfig, tokenizer_folder: Path, head: Head = "lm") -> None:
+def load_weights(folder: Path, model: Model, config: ModelConfig) -> None:
+    """Set the weights of `model`, or of this rank's part of it, to those of a folder; no tokenizer is needed.
+
+    Args:
+        config: the folder's shape, as `read_config` gives it.
+
+    Raises:
+        UserError: no weights, or other ones than config.json says.
+    """
+    family, own = _family(_read_json(Path(folder) / "config.json"), folder)
+    state = to_ours(_read_weights(Path(folder)), family, config, own, folder)
+    if own != model.head:
+        state["output_layer.weight"] = torch.zeros(1, config.hidden)
+
+    def whole(name: str, index: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+        weight = state.get(parameter_name(name, index))
+        if weight is None or weight.shape != shape:
+            found = "missing" if weight is None else f"of shape {tuple(weight.shape)}"
+            raise UserError(f"{folder}: {parameter_name(name, index)} is {found}, not {shape} as config.json says")
+        return weight
+
+    fill(model, whole)
+
+
+def save(folder: Path, model: Model, config: ModelConfig, tokenizer_folder: Path, head: Head = "lm") -> str:
     """Write `model` (one rank, the whole model) in the type of its parameters, with the tokenizer's files.
+
+    What marks gaps and masks (`SpecialIds`) gets a name in the tokenizer of an encoder or encoder-decoder.
 
     Args:
         folder: made if need be.
         tokenizer_folder: holds tokenizer.json and tokenizer_config.json; an export folder will do.
+
+    Returns:
+        the class that config.json names. One that begins with Headwater is none of transformers': it has no class
+        for such a shape, and only Headwater reads the folder.
 
     Raises:
         UserError: no tokenizer there, or one with more ids than the model.
     """
     folder = Path(folder)
     tokenizer = read_tokenizer(tokenizer_folder)
+    marks = _name_marks(tokenizer) if config.kind in KIND_DEFAULTS else {}
     if tokenizer.get_vocab_size() > config.vocab:
         raise UserError(
             f"{tokenizer_folder}: {tokenizer.get_vocab_size()} ids, but the model has {config.vocab}; "
             "export with the tokenizer that made the training tokens"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    weights = to_llama({n: p.detach().cpu() for n, p in model.named_parameters()}, config, head)
+    family = family_for(config)
+    weights = to_theirs({n: p.detach().cpu() for n, p in model.named_parameters()}, family, config, head)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     dtype = next(model.parameters()).dtype
-    named = {name: tokenizer.token_to_id(token) for name, token in _special(tokenizer_folder).items()}
+    named = {name: tokenizer.token_to_id(token) for name, token in (_special(tokenizer_folder) | marks).items()}
+    if config.kind == "encoder_decoder":
+        named["decoder_start_token_id"] = named["pad_token_id"]
     ids = {name: number for name, number in named.items() if number is not None}
-    artefacts.write_atomic(folder / "config.json", artefacts.canonical_json(_llama_config(config, head, dtype, ids)))
+    raw = _config(family, config, head, dtype, ids)
+    artefacts.write_atomic(folder / "config.json", artefacts.canonical_json(raw))
     artefacts.write_atomic(folder / "generation_config.json", artefacts.canonical_json({"do_sample": True, **ids}))
     for name in TOKENIZER_FILES:
         shutil.copyfile(Path(tokenizer_folder) / name, folder / name)
+    if marks:
+        artefacts.write_atomic(folder / TOKENIZER_FILES[0], tokenizer.to_str(pretty=True))
+        options = _read_json(folder / TOKENIZER_FILES[1]) | {n.removesuffix("_id"): t for n, t in marks.items()}
+        artefacts.write_atomic(folder / TOKENIZER_FILES[1], artefacts.canonical_json(options))
+    return family.architectures[head]
 
 
 def read_tokenizer(folder: Path) -> Tokenizer:
@@ -126,131 +178,79 @@ def read_tokenizer(folder: Path) -> Tokenizer:
 
 
 def end_of_text(tokenizer: Tokenizer, folder: Path) -> int:
-    """Id of <|endoftext|>, which ends a document.
+    """Id of <|endoftext|>, which ends a document; where a tokenizer has none, of its config's eos_token.
 
     Raises:
-        UserError: the tokenizer of `folder` has no such token.
+        UserError: the tokenizer of `folder` has neither.
     """
-    found = tokenizer.token_to_id("<|endoftext|>")
-    if found is None:
-        raise UserError(f"{folder}: no token <|endoftext|>, which ends every document; train the tokenizer again")
-    return found
+    for token in ("<|endoftext|>", _special(folder).get("eos_token_id")):
+        if token is not None and (found := tokenizer.token_to_id(token)) is not None:
+            return found
+    raise UserError(
+        f"{folder}: neither a token <|endoftext|>, which ends every document, nor an eos_token in "
+        "tokenizer_config.json; train the tokenizer again"
+    )
 
 
 def read_config(folder: Path) -> tuple[ModelConfig, Head]:
     """Shape and head from config.json.
 
     Raises:
-        UserError: no config.json, or a model that is no plain Llama.
+        UserError: no config.json, a class that is not known, or an option that Headwater does not have.
     """
     path = Path(folder) / "config.json"
+    raw = _read_json(path)
+    family, head = _family(raw, folder)
     try:
-        raw = json.loads(path.read_text())
-        architecture = raw["architectures"][0]
-        heads = {name: head for head, name in ARCHITECTURES.items()}
-        if architecture not in heads:
-            raise UserError(f"{path}: {architecture}; only {' and '.join(heads)} can be read")
-        rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-        if rope.get("rope_type", "default") != "default" or raw.get("attention_bias") or raw.get("mlp_bias"):
-            raise UserError(f"{path}: scaled rotary positions and biases are not supported")
-        return ModelConfig(
-            layers=raw["num_hidden_layers"],
-            hidden=raw["hidden_size"],
-            heads=raw["num_attention_heads"],
-            kv_heads=raw.get("num_key_value_heads"),
-            ffn=raw["intermediate_size"],
-            vocab=raw["vocab_size"],
-            context=raw["max_position_embeddings"],
-            rope_base=raw.get("rope_theta") or rope.get("rope_theta", 10_000.0),
-            norm_eps=raw["rms_norm_eps"],
-            tie_embeddings=raw.get("tie_word_embeddings", False),
-        ), heads[architecture]
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; a model folder in Hugging Face's form is needed") from None
-    except (KeyError, IndexError, TypeError, ValueError) as e:
-        raise UserError(f"{path}: no usable model config ({type(e).__name__}: {e})") from None
+        return family.read(raw), head
+    except (KeyError, TypeError, ValueError) as e:
+        told = f"{e.args[0]} is missing" if isinstance(e, KeyError) else str(e)
+        raise UserError(f"{path}: no usable {raw['architectures'][0]} ({' '.join(told.split())})") from None
 
 
-def to_llama(state: dict[str, Tensor], config: ModelConfig, head: Head) -> dict[str, Tensor]:
-    """Megatron's parameters under Hugging Face's names and in its layout.
-
-    Megatron keeps query, key and value of one key/value group together, Hugging Face apart; gate and up
-    projection lie in one matrix in the one, in two in the other. Rotary halves are the same in both.
-    """
-    groups, per, width = config.key_value_heads, config.heads // config.key_value_heads, config.head_width
-    out: dict[str, Tensor] = {}
-    for name, weight in state.items():
-        if name.startswith("decoder.layers."):
-            _, _, layer, rest = name.split(".", 3)
-            prefix = f"model.layers.{layer}"
-            if rest == "self_attention.linear_qkv.weight":
-                grouped = weight.view(groups, per + 2, width, config.hidden)
-                parts = {"q_proj": grouped[:, :per], "k_proj": grouped[:, per], "v_proj": grouped[:, per + 1]}
-                for part, value in parts.items():
-                    out[f"{prefix}.self_attn.{part}.weight"] = value.reshape(-1, config.hidden).contiguous()
-            elif rest == "mlp.linear_fc1.weight":
-                gate, up = weight.chunk(2)
-                out[f"{prefix}.mlp.gate_proj.weight"] = gate.contiguous()
-                out[f"{prefix}.mlp.up_proj.weight"] = up.contiguous()
-            else:
-                out[f"{prefix}.{_LAYER[rest]}"] = weight.contiguous()
-        elif name == "output_layer.weight":
-            out["score.weight" if head == "scalar" else "lm_head.weight"] = weight.contiguous()
-        else:
-            out[_TOP[name]] = weight.contiguous()
-    return out
+def to_theirs(state: Mapping[str, Tensor], family: Family, config: ModelConfig, head: Head) -> dict[str, Tensor]:
+    """Megatron's parameters of a whole model under the family's names and in its layout."""
+    if family.pairs is None:
+        return {name: weight.contiguous() for name, weight in state.items()}
+    found: dict[str, Tensor] = {}
+    for pair in family.pairs(config, head):
+        parts = pair.split(state[pair.ours])
+        found |= {name: part.contiguous() for name, part in zip(pair.theirs, parts, strict=True)}
+    return found
 
 
-def from_llama(weights: dict[str, Tensor], config: ModelConfig, folder: Path) -> dict[str, Tensor]:
-    """The other way round: `to_llama`'s inverse.
+def to_ours(
+    weights: Mapping[str, Tensor], family: Family, config: ModelConfig, head: Head, folder: Path
+) -> dict[str, Tensor]:
+    """The other way round: `to_theirs`' inverse.
 
     Raises:
-        UserError: a weight is missing or has another shape than the config says.
+        UserError: a weight is missing, has another shape than the config says, or is none that the config knows of.
     """
-    groups, per, width = config.key_value_heads, config.heads // config.key_value_heads, config.head_width
-    out: dict[str, Tensor] = {}
+    if family.pairs is None:
+        return dict(weights)
+    pairs = family.pairs(config, head)
+    weights = family.modern(dict(weights))
+    known = {name for pair in pairs for name in pair.theirs}
+    named = {name if name in known else family.base + name: weight for name, weight in weights.items()}
+    if unknown := sorted(name for name in named if name not in known and not name.endswith(family.ignored)):
+        raise UserError(f"{folder}: config.json says nothing of the weight {unknown[0].removeprefix(family.base)}")
     try:
-        for layer in range(config.layers):
-            prefix, target = f"model.layers.{layer}", f"decoder.layers.{layer}"
-            q = weights[f"{prefix}.self_attn.q_proj.weight"].view(groups, per, width, -1)
-            k = weights[f"{prefix}.self_attn.k_proj.weight"].view(groups, 1, width, -1)
-            v = weights[f"{prefix}.self_attn.v_proj.weight"].view(groups, 1, width, -1)
-            out[f"{target}.self_attention.linear_qkv.weight"] = torch.cat([q, k, v], 1).flatten(0, 2)
-            halves = [weights[f"{prefix}.mlp.{part}_proj.weight"] for part in ("gate", "up")]
-            out[f"{target}.mlp.linear_fc1.weight"] = torch.cat(halves)
-            for ours, theirs in _LAYER.items():
-                out[f"{target}.{ours}"] = weights[f"{prefix}.{theirs}"]
-        for ours, theirs in _TOP.items():
-            out[ours] = weights[theirs]
+        state = {pair.ours: pair.join([named[name] for name in pair.theirs]) for pair in pairs}
     except KeyError as e:
-        raise UserError(f"{folder / WEIGHTS}: {e.args[0]} is missing; the export is not whole") from None
+        raise UserError(f"{folder}: {e.args[0]} is missing; the export is not whole") from None
     except RuntimeError as e:
-        raise UserError(f"{folder / WEIGHTS}: weights of another shape than config.json says ({e})") from None
-    for theirs in ("lm_head.weight", "score.weight"):
-        if theirs in weights:
-            out["output_layer.weight"] = weights[theirs]
-    return out
+        raise UserError(f"{folder}: weights of another shape than config.json says ({e})") from None
+    return state
 
 
-_LAYER = {
-    "input_layernorm.weight": "input_layernorm.weight",
-    "self_attention.linear_proj.weight": "self_attn.o_proj.weight",
-    "pre_mlp_layernorm.weight": "post_attention_layernorm.weight",
-    "mlp.linear_fc2.weight": "mlp.down_proj.weight",
-}
-_TOP = {
-    "embedding.word_embeddings.weight": "model.embed_tokens.weight",
-    "decoder.final_layernorm.weight": "model.norm.weight",
-}
-
-
-@torch.no_grad()
-def _fill(model: GPT, state: dict[str, Tensor], folder: Path) -> None:
-    for name, parameter in model.named_parameters():
-        if name not in state or state[name].shape != parameter.shape:
-            found = tuple(state[name].shape) if name in state else "missing"
-            raise UserError(f"{folder / WEIGHTS}: {name} is {found}, not {tuple(parameter.shape)} as config.json says")
-        parameter.copy_(state[name])
+def _name_marks(tokenizer: Tokenizer) -> dict[str, str]:
+    """Add the marks to a tokenizer that names none; answer Hugging Face's names of their ids -> tokens."""
+    if SpecialIds.of(tokenizer) == SpecialIds.above(tokenizer.get_vocab_size()):
+        tokenizer.add_special_tokens(SpecialIds.names())
+    named = {"pad_token_id": START, "mask_token_id": MASK}
+    known = {name: [t for t in tokens if tokenizer.token_to_id(t) is not None] for name, tokens in named.items()}
+    return {name: tokens[0] for name, tokens in known.items() if tokens}
 
 
 def _special(folder: Path) -> dict[str, str]:
@@ -261,31 +261,56 @@ def _special(folder: Path) -> dict[str, str]:
     return tokens
 
 
-def _llama_config(config: ModelConfig, head: Head, dtype: torch.dtype, ids: dict[str, int]) -> dict:
+def _config(
+    family: Family, config: ModelConfig, head: Head, dtype: torch.dtype, ids: Mapping[str, int]
+) -> dict[str, Any]:
     names = {dtype: name for name, dtype in TYPES.items()}
     raw = {
-        "architectures": [ARCHITECTURES[head]],
-        "model_type": "llama",
-        "attention_bias": False,
-        "attention_dropout": 0.0,
-        "mlp_bias": False,
-        "head_dim": config.head_width,
-        "hidden_act": "silu",
-        "hidden_size": config.hidden,
-        "initializer_range": 0.02,
-        "intermediate_size": config.ffn_width,
-        "max_position_embeddings": config.context,
-        "num_attention_heads": config.heads,
-        "num_hidden_layers": config.layers,
-        "num_key_value_heads": config.key_value_heads,
-        "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_base,
+        **family.write(config),
+        "architectures": [family.architectures[head]],
+        "model_type": family.model_type,
         "tie_word_embeddings": config.tie_embeddings and head == "lm",
         "torch_dtype": names[dtype],
         "use_cache": True,
         "vocab_size": config.vocab,
+        # transformers has ids of its own where a folder names none
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
         **ids,
     }
     if head == "scalar":
         raw |= {"num_labels": 1, "id2label": {"0": "reward"}, "label2id": {"reward": 0}, "problem_type": "regression"}
     return raw
+
+
+def _family(raw: Mapping[str, Any], folder: Path) -> tuple[Family, Head]:
+    architecture = (raw.get("architectures") or [None])[0]
+    if architecture not in ARCHITECTURES:
+        raise UserError(f"{folder}: {architecture} in config.json; only {', '.join(ARCHITECTURES)} can be read")
+    return ARCHITECTURES[architecture]
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        raw = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; a model folder in Hugging Face's form is needed") from None
+    except (OSError, ValueError) as e:
+        raise UserError(f"{path}: not readable as JSON ({e})") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path}: a mapping of keys is needed")
+    return raw
+
+
+def _read_weights(folder: Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors, or of the files that its index names."""
+    files = [WEIGHTS]
+    if not (folder / WEIGHTS).is_file() and (folder / INDEX).is_file():
+        files = sorted(set(_read_json(folder / INDEX).get("weight_map", {}).values()))
+    weights: dict[str, Tensor] = {}
+    for name in files:
+        try:
+            with safe_open(folder / name, framework="pt") as file:
+                weights |= {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no dict)
+        except (OSError, SafetensorError) as e:
+            raise UserError(f"{folder / name}: not readable ({e}); export the model again") from None
+    return weights

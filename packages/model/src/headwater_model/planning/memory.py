@@ -100,7 +100,7 @@ def layer_activations(shape: Shape, layout: Layout) -> float:
         return width * tokens * shape.hidden / layout.sequence_split
     # two norms' inputs, the inputs of attention and MLP, and the masks of the two dropouts after them
     replicated = tokens * shape.hidden * (4 * width + 2 * mask)
-    split = tokens * width * (2 * shape.hidden + 2 * shape.kv_width)  # q, k, v, the output projection's input
+    split = tokens * width * (2 * shape.query_width + 2 * shape.kv_width)  # q, k, v, the output projection's input
     split += tokens * width * shape.ffn_width * shape.mlp_matrices  # into the MLP's activation, and out of it
     if layout.attention == "flash":
         split += 4 * tokens * shape.heads  # the logarithm of each row's sum

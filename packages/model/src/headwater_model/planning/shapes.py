@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .._contracts.errors import UserError
 from ..config import ModelConfig
 
 
@@ -27,18 +28,29 @@ class Shape:
     gated: bool = False
     """Three MLP matrices (SwiGLU) instead of two."""
     biases: bool = True
-    """Biases in every linear layer, and LayerNorm (weight and bias) instead of RMSNorm."""
+    """Biases in every linear layer, and LayerNorm (weight and bias) instead of RMSNorm, see `layernorm`."""
     learned_positions: bool = True
     """A table of `context` positions."""
     tied: bool = True
     """One matrix for input and output embeddings."""
     dropout: bool = True
     """Masks and outputs of dropout are kept for the backward pass."""
+    head_width: int = 0
+    """Channels of one head; 0: hidden / heads."""
+    qkv_bias: bool = False
+    """Biases of the query, key and value projections where there are no others."""
+    layernorm: bool | None = None
+    """Norms have a bias beside their weight; None: where linear layers have biases."""
+
+    @property
+    def query_width(self) -> int:
+        """Width of the queries, and of what attention hands to its output projection."""
+        return self.heads * (self.head_width or self.hidden // self.heads)
 
     @property
     def kv_width(self) -> int:
         """Width of the keys (and of the values)."""
-        return self.hidden // self.heads * (self.kv_heads or self.heads)
+        return self.query_width // self.heads * (self.kv_heads or self.heads)
 
     @property
     def ffn_width(self) -> int:
@@ -53,7 +65,7 @@ class Shape:
     @property
     def attention_parameters(self) -> int:
         """Matrix weights of one attention layer: query, key, value and output projections."""
-        return self.hidden * (2 * self.hidden + 2 * self.kv_width)
+        return self.hidden * (2 * self.query_width + 2 * self.kv_width)
 
     @property
     def mlp_parameters(self) -> int:
@@ -68,10 +80,9 @@ class Shape:
     @property
     def layer_vectors(self) -> int:
         """Norm weights and biases of one layer."""
-        if not self.biases:
-            return 2 * self.hidden
-        linear = 2 * self.hidden + 2 * self.kv_width + (self.mlp_matrices - 1) * self.ffn_width + self.hidden
-        return 4 * self.hidden + linear
+        qkv = self.query_width + 2 * self.kv_width if self.biases or self.qkv_bias else 0
+        rest = (self.mlp_matrices - 1) * self.ffn_width + 2 * self.hidden if self.biases else 0
+        return 2 * self.final_norm + qkv + rest
 
     @property
     def embedding(self) -> int:
@@ -86,7 +97,7 @@ class Shape:
     @property
     def final_norm(self) -> int:
         """Weights of the last norm."""
-        return self.hidden * (2 if self.biases else 1)
+        return self.hidden * (2 if (self.biases if self.layernorm is None else self.layernorm) else 1)
 
     @property
     def parameters(self) -> int:
@@ -106,12 +117,18 @@ class Shape:
             causal: count only the half of the scores that the mask leaves, as `ModelConfig.flops_per_token` does;
                 False counts all, as the papers do whose utilisation is quoted (PaLM, Megatron-LM).
         """
-        attention = 12 * self.layers * self.context * self.hidden
+        attention = 12 * self.layers * self.context * self.query_width
         return 6 * self.matrix_parameters + attention / (2 if causal else 1)
 
     @classmethod
     def of(cls, model: ModelConfig) -> Shape:
-        """The shape of a model that this package trains."""
+        """The shape of a model that this package trains.
+
+        Raises:
+            UserError: a mixture of experts, whose memory and time are not predicted.
+        """
+        if model.experts:
+            raise UserError("plan.hardware predicts nothing for models with experts; leave it out")
         return cls(
             layers=model.layers,
             hidden=model.hidden,
@@ -120,9 +137,12 @@ class Shape:
             context=model.context,
             kv_heads=model.key_value_heads,
             ffn=model.ffn_width,
-            gated=True,
-            biases=False,
-            learned_positions=False,
+            gated=model.gated,
+            biases=model.biases,
+            learned_positions=model.position == "learned",
             tied=model.tie_embeddings,
-            dropout=False,
+            dropout=max(model.dropout, model.attention_dropout) > 0,
+            head_width=model.head_width,
+            qkv_bias=model.qkv_bias,
+            layernorm=model.norm == "layernorm",
         )

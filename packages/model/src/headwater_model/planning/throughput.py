@@ -94,8 +94,8 @@ def layer_passes(shape: Shape, layout: Layout, device: Device) -> tuple[float, f
     t, tokens = layout.tensor, layout.micro_batch * shape.context / layout.context
     h, inner = shape.hidden, shape.ffn_width * (shape.mlp_matrices - 1)
     products = (
-        matmul(tokens, (h + 2 * shape.kv_width) / t, h, device, layout)
-        + matmul(tokens, h, h / t, device, layout)
+        matmul(tokens, (shape.query_width + 2 * shape.kv_width) / t, h, device, layout)
+        + matmul(tokens, h, shape.query_width / t, device, layout)
         + matmul(tokens, inner / t, h, device, layout)
         + matmul(tokens, h, shape.ffn_width / t, device, layout)
     )
@@ -125,7 +125,7 @@ def attention(shape: Shape, layout: Layout, device: Device, backward: bool = Fal
     Flash attention skips the masked half and keeps scores out of memory; its backward pass makes them again, five
     products for the forward's two (arXiv:2205.14135, appendix B). Unfused, the scores pass through memory.
     """
-    b, heads, d = layout.micro_batch, shape.heads / layout.tensor, shape.hidden / shape.heads
+    b, heads, d = layout.micro_batch, shape.heads / layout.tensor, shape.query_width / shape.heads
     queries, keys = shape.context / layout.context, shape.context
     if layout.attention == "flash":
         flops = 2 * b * heads * queries * keys * d / 2

@@ -59,7 +59,10 @@ def judge(run: Run, name: str, tokenizer: Path, config: JudgeConfig) -> dict | N
     for seed in config.seeds:
         checkpoint = folder / f"checkpoint-{seed}"
         inputs = {"tokens": tokens, "plan": plan, "tokenizer": tokenizer.resolve()}
-        whole = {"heldout_tokens": None, "validate_every": 10**9, "checkpoint_every": 10**9}  # all of it, at the end
+        # All of the held-out text, at the end; nobody watches.
+        whole: dict = {
+            "heldout_tokens": None, "validate_every": 10**9, "checkpoint_every": 10**9, "tracking": {"to": []},
+        }  # fmt: skip
         _make([command, "pretrain"], inputs, checkpoint, whole | config.pretrain | {"seed": seed})
         found.append(json.loads((checkpoint / "metrics.json").read_text()))
         run.log(f"judge: {name}, seed {seed}: {found[-1]['heldout_bits_per_byte']:.3f} bits a byte after "

@@ -1,0 +1,1 @@
+"""Many small training runs and what they tell: own scaling laws, hyperparameters, ablations."""
