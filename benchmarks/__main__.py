@@ -17,6 +17,7 @@ HELPERS = (
     "tokenizer_work",
     "decentralised_work",
     "model_work",
+    "recipe_work",
 )
 FOLDER = Path(__file__).parent
 NAMES = sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name not in HELPERS)

@@ -13,6 +13,8 @@ import math
 import os
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -88,58 +90,99 @@ def headwater(precision: str, shape: str) -> None:
 def nanogpt(precision: str, compiled: str) -> None:
     """The loop of karpathy/nanoGPT's train.py; AdamW fused, which it uses on CUDA only."""
     torch.manual_seed(1)
-    model = NanoGPT()
+    model = NanoGPT(Shape())
+    step = nanogpt_step(model, precision, LR, BETAS, warmup=10, steps=10_000, compiled=compiled == "compiled")
+    turns = Turns()
+    for number, (ids, following) in enumerate(batches()):
+        step(number, ids, following)
+        turns.step_done()
+
+
+def nanogpt_step(
+    model: NanoGPT,
+    precision: str,
+    lr: float,
+    betas: tuple[float, float],
+    warmup: int,
+    steps: int,
+    compiled: bool = False,
+) -> Callable[[int, Tensor, Tensor], None]:
+    """One step of the loop as a function of number and batch; linear warm-up, then a cosine to a tenth."""
     decayed = [p for p in model.parameters() if p.dim() >= 2]
     others = [p for p in model.parameters() if p.dim() < 2]
     groups = [{"params": decayed, "weight_decay": WEIGHT_DECAY}, {"params": others, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=LR, betas=BETAS, fused=True)
-    run = torch.compile(model) if compiled == "compiled" else model
-    turns = Turns()
-    for step, (ids, following) in enumerate(batches()):
+    optimizer = torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+    run = torch.compile(model) if compiled else model
+
+    def step(number: int, ids: Tensor, following: Tensor) -> None:
+        rest = min(max(number - warmup, 0) / max(steps - warmup, 1), 1.0)
+        share = min((number + 1) / (warmup + 1), 1.0) * (0.1 + 0.45 * (1 + math.cos(math.pi * rest)))
         for group in optimizer.param_groups:
-            group["lr"] = LR * min((step + 1) / 10, 1.0)
+            group["lr"] = lr * share
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
             loss = run(ids, following)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        turns.step_done()
+
+    return step
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Of a GPT-2; the default is the benchmark's."""
+
+    layers: int = LAYERS
+    hidden: int = HIDDEN
+    heads: int = HEADS
+    vocabulary: int = VOCABULARY
+    positions: int = POSITIONS
+    tied: bool = False
 
 
 class NanoGPT(nn.Module):
-    """The model of karpathy/nanoGPT's model.py: GPT-2 without biases or dropout; here its two tables are apart."""
+    """The model of karpathy/nanoGPT's model.py: GPT-2 without biases or dropout."""
 
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.tokens, self.positions = nn.Embedding(VOCABULARY, HIDDEN), nn.Embedding(POSITIONS, HIDDEN)
-        self.blocks = nn.ModuleList(NanoBlock() for _ in range(LAYERS))
-        self.norm = nn.LayerNorm(HIDDEN, bias=False)
-        self.head = nn.Linear(HIDDEN, VOCABULARY, bias=False)
+        self.tokens = nn.Embedding(shape.vocabulary, shape.hidden)
+        self.positions = nn.Embedding(shape.positions, shape.hidden)
+        self.blocks = nn.ModuleList(NanoBlock(shape) for _ in range(shape.layers))
+        self.norm = nn.LayerNorm(shape.hidden, bias=False)
+        self.head = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
         for name, weight in self.named_parameters():
             if weight.dim() == 2:
                 out = name.endswith(("out.weight", "down.weight"))
-                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * LAYERS) if out else 0.02)
+                nn.init.normal_(weight, std=0.02 / math.sqrt(2 * shape.layers) if out else 0.02)
+        if shape.tied:
+            self.head.weight = self.tokens.weight
 
     def forward(self, ids: Tensor, following: Tensor) -> Tensor:
+        return self.losses(ids, following, "mean")
+
+    def losses(self, ids: Tensor, following: Tensor, reduction: str = "none") -> Tensor:
+        """Nats, [batch, positions] or their mean."""
         x = self.tokens(ids) + self.positions(torch.arange(ids.size(1)))
         for block in self.blocks:
             x = block(x)
         logits = self.head(self.norm(x))
-        return F.cross_entropy(logits.view(-1, logits.size(-1)), following.view(-1), ignore_index=-1)
+        loss = F.cross_entropy(logits.view(-1, logits.size(-1)), following.view(-1), reduction=reduction)
+        return loss if reduction == "mean" else loss.view(ids.shape)
 
 
 class NanoBlock(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.norm_1, self.norm_2 = nn.LayerNorm(HIDDEN, bias=False), nn.LayerNorm(HIDDEN, bias=False)
-        self.qkv, self.out = nn.Linear(HIDDEN, 3 * HIDDEN, bias=False), nn.Linear(HIDDEN, HIDDEN, bias=False)
-        self.up, self.down = nn.Linear(HIDDEN, 4 * HIDDEN, bias=False), nn.Linear(4 * HIDDEN, HIDDEN, bias=False)
+        width, self.heads = shape.hidden, shape.heads
+        self.norm_1, self.norm_2 = nn.LayerNorm(width, bias=False), nn.LayerNorm(width, bias=False)
+        self.qkv, self.out = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width, bias=False)
+        self.up, self.down = nn.Linear(width, 4 * width, bias=False), nn.Linear(4 * width, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         batch, positions, width = x.shape
         heads = self.qkv(self.norm_1(x)).split(width, dim=2)
-        q, k, v = (t.view(batch, positions, HEADS, width // HEADS).transpose(1, 2) for t in heads)
+        q, k, v = (t.view(batch, positions, self.heads, width // self.heads).transpose(1, 2) for t in heads)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         x = x + self.out(y.transpose(1, 2).contiguous().view(batch, positions, width))
         return x + self.down(F.gelu(self.up(self.norm_2(x))))
