@@ -43,7 +43,8 @@ def run(quick: bool) -> list[Row]:
         _tokenize(folder)
         tried = _train(folder, [{**mode, "lr": lr, "seed": seeds[0]} for mode in modes for lr in rates])
         tried_of = [tried[i : i + len(rates)] for i in range(0, len(tried), len(rates))]
-        best = [min(range(len(rates)), key=lambda i, found=found: found[i]["loss"]) for found in tried_of]
+        losses = [[one["loss"] for one in found] for found in tried_of]
+        best = [found.index(min(found)) for found in losses]
         more = [{**mode, "lr": rates[i], "seed": s} for mode, i in zip(modes, best, strict=True) for s in seeds[1:]]
         others = _train(folder, more + sleeping)
     rest = len(seeds) - 1
