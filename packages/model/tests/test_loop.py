@@ -224,7 +224,7 @@ def test_a_run_that_nothing_helps_ends_with_one_line_and_keeps_its_history(runs:
     policy = {**SPIKES, "measures": ["skip", "stop"], "skips": 1}
     with pytest.raises(UserError, match="nothing is left to try"):
         runs.run("lost", **LONG, changes=[{"step": 20, "set": {"optimizer.lr": 50.0}}], spikes=policy)
-    assert flight_log.read(runs.folder / "lost/work/flight.jsonl")[-1].what == "stop"
+    assert flight_log.read(runs.folder / "lost" / "work" / "flight.jsonl")[-1].what == "stop"
 
 
 def test_training_begins_with_an_exported_models_weights(runs: Runs, shape, tokenizer_folder: Path) -> None:
