@@ -25,9 +25,10 @@ HELDOUT = 100_000
 def headwater(tokens: str, tokenizer: str, seconds: str, seed: str, settings: str) -> dict:
     """A plan and pretrain section of configs/, through the trainer that the stage uses."""
     from headwater_model import gpt, runtime, trainer
-    from headwater_model.config import ModelConfig, PretrainConfig, ScheduleConfig
+    from headwater_model.config import ModelConfig, PretrainConfig
+    from headwater_model.heldout import HeldOut
     from headwater_model.pretrained import TYPES, end_of_text, read_tokenizer
-    from headwater_model.tokens import HeldOut, TrainingData
+    from headwater_model.tokens import TrainingData
 
     given = json.loads(settings)
     plan, config = given["plan"], PretrainConfig(**given["pretrain"])
@@ -40,12 +41,13 @@ def headwater(tokens: str, tokenizer: str, seconds: str, seed: str, settings: st
 
     def fresh(steps: int) -> tuple[trainer.Trainer, Callable[[int], Any]]:
         train = trainer.Trainer(
-            gpt.build(shape, dtype=TYPES[config.precision], seed=int(seed)), optimizer,
-            ScheduleConfig(kind=config.schedule, warmup=max(1, round(config.warmup * steps)), steps=steps,
-                           floor=config.floor, decay=round(config.decay * steps) if config.schedule == "wsd" else 0),
-        )  # fmt: skip
-        with tempfile.TemporaryDirectory() as index:
-            data = TrainingData(Path(tokens), shape.context, steps * plan["batch"], int(seed), end, Path(index))
+            gpt.build(shape, dtype=TYPES[config.precision], seed=int(seed)),
+            optimizer,
+            config.schedule.over(steps, steps * plan["batch"] * shape.context),
+        )
+        data = TrainingData(
+            {"tokens": Path(tokens)}, config.data, shape.context, steps * plan["batch"], int(seed), end, index
+        )
 
         def step(number: int) -> None:
             batches = data.batch(number * plan["batch"], plan["batch"], config.micro_batch, 0, 1)
@@ -53,9 +55,11 @@ def headwater(tokens: str, tokenizer: str, seconds: str, seed: str, settings: st
 
         return train, step
 
-    steps, per_step = _fit(fresh(10 * TRIAL)[1], float(seconds))
-    train, step = fresh(steps)
-    spent = _spend(step, steps)
+    with tempfile.TemporaryDirectory() as folder:
+        index = Path(folder)
+        steps = _fit(fresh(10 * TRIAL)[1], float(seconds))
+        train, step = fresh(steps)
+        spent = _spend(step, steps)
     heldout = HeldOut(Path(tokens), shape.context, words, end, HELDOUT)
     loss = train.evaluate(heldout.batches(16, 0, 1), trainer.next_token_loss)["loss"]
     made = steps * plan["batch"] * shape.context
@@ -68,8 +72,8 @@ def nanogpt(tokens: str, tokenizer: str, seconds: str, seed: str, settings: str)
     from model_work import NanoGPT, Shape, nanogpt_step
 
     from headwater_model import runtime
+    from headwater_model.heldout import HeldOut
     from headwater_model.pretrained import end_of_text, read_tokenizer
-    from headwater_model.tokens import HeldOut
 
     runtime.initialize(seed=int(seed))
     given = json.loads(settings)
@@ -92,7 +96,7 @@ def nanogpt(tokens: str, tokenizer: str, seconds: str, seed: str, settings: str)
 
         return model, one
 
-    steps, _ = _fit(fresh(10 * TRIAL)[1], float(seconds))
+    steps = _fit(fresh(10 * TRIAL)[1], float(seconds))
     model, step = fresh(steps)
     spent = _spend(step, steps)
     heldout = HeldOut(Path(tokens), shape.positions, words, end, HELDOUT)
@@ -105,15 +109,14 @@ def nanogpt(tokens: str, tokenizer: str, seconds: str, seed: str, settings: str)
     return {"bits": heldout.bits_per_byte(loss / count), "steps": steps, "tokens": made, "cpu_s": spent}
 
 
-def _fit(step: Callable[[int], Any], seconds: float) -> tuple[int, float]:
-    """Steps that fit, and CPU seconds of one."""
+def _fit(step: Callable[[int], Any], seconds: float) -> int:
+    """Steps that fit."""
     times = []
     for number in range(TRIAL):
         start = time.process_time()
         step(number)
         times.append(time.process_time() - start)
-    one = statistics.median(times[2:])
-    return max(20, round(seconds / one)), one
+    return max(20, round(seconds / statistics.median(times[2:])))
 
 
 def _spend(step: Callable[[int], Any], steps: int) -> float:
