@@ -3,9 +3,9 @@ sleep as well.
 
 Text: what Python says of itself: the topics of pydoc and the docstrings of the standard library, 2 MB, cut into 512 ids
 by a BPE of its own; every 20th document is held out. Model: 2 layers of 64, 172,352 parameters, context 64, float32;
-AdamW, cosine from 0.005 (the best of 0.0015, 0.003, 0.005, 0.01 and 0.02 on one rank); 400 steps of 8 sequences,
-204,800 tokens. An asynchronous worker computes whole batches; replicas and data-parallel ranks split them. Arrivals are
-seeded where losses are compared, real where seconds are.
+AdamW, cosine; 400 steps of 8 sequences, 204,800 tokens. Each mode has the best of three peak learning rates by the
+first seed's held-out loss. An asynchronous worker computes whole batches; replicas and data-parallel ranks split them.
+Arrivals are seeded where losses are compared, real where seconds are.
 """
 
 from __future__ import annotations
@@ -28,22 +28,39 @@ from headwater_model import launch
 
 PROCESSES, VOCABULARY = 5, 512
 STEPS, SLEEPY_STEPS, SEEDS = 400, 120, (1, 2, 3)
+RATES = (0.001, 0.0025, 0.005)
 Case = dict[str, Any]
+Result = dict[str, Any]
 
 
 def run(quick: bool) -> list[Row]:
     """A row a mode; the losses are means over seeds."""
-    steps, sleepy, seeds = (20, 8, SEEDS[:1]) if quick else (STEPS, SLEEPY_STEPS, SEEDS)
-    learning = [{**case, "steps": steps, "seed": seed} for case in _learning() for seed in seeds]
-    sleeping = [{**case, "steps": sleepy} for case in _sleeping()]
+    steps, sleepy, seeds, rates = (20, 8, SEEDS[:1], RATES[:2]) if quick else (STEPS, SLEEPY_STEPS, SEEDS, RATES)
+    modes = [{**mode, "steps": steps} for mode in _learning()]
+    sleeping = [{**mode, "steps": sleepy, "lr": RATES[0]} for mode in _sleeping()]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         _tokenize(folder)
-        (folder / "cases.json").write_text(json.dumps(learning + sleeping))
-        os.environ["OMP_NUM_THREADS"] = "1"
-        launch.run("benchmarks.decentralised_work", [str(folder)], PROCESSES, folder / "logs")
-        found = json.loads((folder / "found.json").read_text())
-    return _losses(learning, found, len(seeds)) + _seconds(sleeping, found[len(learning) :])
+        tried = _train(folder, [{**mode, "lr": lr, "seed": seeds[0]} for mode in modes for lr in rates])
+        tried_of = [tried[i : i + len(rates)] for i in range(0, len(tried), len(rates))]
+        losses = [[one["loss"] for one in found] for found in tried_of]
+        best = [found.index(min(found)) for found in losses]
+        more = [{**mode, "lr": rates[i], "seed": s} for mode, i in zip(modes, best, strict=True) for s in seeds[1:]]
+        others = _train(folder, more + sleeping)
+    rest = len(seeds) - 1
+    results = [
+        [found[i], *others[n * rest : (n + 1) * rest]] for n, (found, i) in enumerate(zip(tried_of, best, strict=True))
+    ]
+    rows = _losses(modes, [rates[i] for i in best], results)
+    return rows + _seconds(sleeping, others[len(more) :])
+
+
+def _train(folder: Path, cases: list[Case]) -> list[Result]:
+    """All runs, one after the other, in one launch."""
+    (folder / "cases.json").write_text(json.dumps(cases))
+    os.environ["OMP_NUM_THREADS"] = "1"
+    launch.run("benchmarks.decentralised_work", [str(folder)], PROCESSES, folder / "logs")
+    return json.loads((folder / "found.json").read_text())
 
 
 def _learning() -> list[Case]:
@@ -76,7 +93,7 @@ def _name(case: Case) -> str:
     settings = case.get("settings", {})
     bound = settings.get("staleness")
     return {
-        "synchronous": f"synchronous, {case['ranks']} ranks",
+        "synchronous": f"synchronous, {case['ranks']} rank{'s' * (case['ranks'] > 1)}",
         "local": f"local, {case['ranks']} replicas, H {settings.get('inner_steps')}"
         + (", plain mean" if settings.get("outer_lr") == 1.0 else ""),
         "asynchronous": f"asynchronous, {case['ranks']} workers, bound {'none' if bound is None else bound}"
@@ -84,22 +101,21 @@ def _name(case: Case) -> str:
     }[case["mode"]]
 
 
-def _losses(cases: list[Case], found: list[dict], seeds: int) -> list[Row]:
-    first = statistics.mean(result["loss"] for result in found[:seeds])
+def _losses(modes: list[Case], rates: list[float], results: list[list[Result]]) -> list[Row]:
+    first = statistics.mean(result["loss"] for result in results[0])
     rows = []
-    for i in range(0, len(cases), seeds):
-        results = found[i : i + seeds]
-        losses = [result["loss"] for result in results]
-        how = f"seeds: {', '.join(f'{loss:.4f}' for loss in losses)}; {results[0]['megabytes']:.1f} MB a rank"
-        if cases[i]["mode"] == "asynchronous":
-            means, largest = zip(*(result["staleness"] for result in results), strict=True)
+    for mode, lr, found in zip(modes, rates, results, strict=True):
+        losses = [result["loss"] for result in found]
+        how = f"lr {lr}; seeds: {', '.join(f'{loss:.3f}' for loss in losses)}; {found[0]['megabytes']:.1f} MB a rank"
+        if mode["mode"] == "asynchronous":
+            means, largest = zip(*(result["staleness"] for result in found), strict=True)
             how += f"; staleness {statistics.mean(means):.2f}, at most {max(largest):g}"
-        work, mean = _name(cases[i]), statistics.mean(losses)
-        rows.append(lower_is_better(work, "nats held-out", mean, "synchronous, 1 rank", "", first, None, how))
+        mean = statistics.mean(losses)
+        rows.append(lower_is_better(_name(mode), "nats held-out", mean, "synchronous, 1 rank", "", first, None, how))
     return rows
 
 
-def _seconds(cases: list[Case], found: list[dict]) -> list[Row]:
+def _seconds(cases: list[Case], found: list[Result]) -> list[Row]:
     whose = {"": "nobody sleeps", "one": "one rank sleeps 40 ms a sequence", "all": "each rank sleeps at 5% of batches"}
     rows = []
     for case, result in zip(cases, found, strict=True):

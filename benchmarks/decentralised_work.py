@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import random
@@ -38,7 +39,6 @@ from headwater_model.trainer import Batch, Trainer, next_token_loss
 PROCESSES = 5
 """Four workers and a server."""
 SHAPE = ModelConfig(layers=2, hidden=64, heads=4, vocab=512, context=64)
-OPTIMIZER = OptimizerConfig(lr=0.005)
 SEQUENCES = 8
 """Of a step, over all ranks."""
 
@@ -52,6 +52,7 @@ class Case:
     ranks: int
     """That compute gradients."""
     steps: int
+    lr: float
     seed: int = 0
     settings: dict[str, Any] = field(default_factory=dict)
     """Of LocalSGDConfig or AsyncConfig."""
@@ -94,6 +95,7 @@ def run(case: Case, name: str, folder: Path, store: dist.Store, rank: int) -> di
     parallel = ParallelConfig(data=case.ranks if one_world else 1)
     peers = join(1 if one_world else processes, parallel, case.seed, dist.PrefixStore(name, store))
     text, model = Text(folder, case.seed), build(SHAPE, dtype=torch.float32, seed=case.seed)
+    optimizer = OptimizerConfig(lr=case.lr)
     schedule = ScheduleConfig(kind="cosine", warmup=case.steps // 20, steps=case.steps, floor=0.1)
     if case.mode == "asynchronous" and rank:
         nap = _nap(case, rank - 1)
@@ -102,16 +104,16 @@ def run(case: Case, name: str, folder: Path, store: dist.Store, rank: int) -> di
             nap(step, SEQUENCES)
             return text.batch(step, 0, 1)
 
-        Worker(model, OPTIMIZER, schedule).work(peers, read, next_token_loss)
+        Worker(model, optimizer, schedule).work(peers, read, next_token_loss)
         runtime.shutdown()
         return None
     if case.mode == "asynchronous":
         config = AsyncConfig(workers=case.ranks, **case.settings)
-        trainer: Trainer = ParameterServer(model, OPTIMIZER, schedule, peers, config)
+        trainer: Trainer = ParameterServer(model, optimizer, schedule, peers, config)
     elif case.mode == "local":
-        trainer = LocalTrainer(model, OPTIMIZER, schedule, peers, LocalSGDConfig(replicas=case.ranks, **case.settings))
+        trainer = LocalTrainer(model, optimizer, schedule, peers, LocalSGDConfig(replicas=case.ranks, **case.settings))
     else:
-        trainer = Trainer(model, OPTIMIZER, schedule)
+        trainer = Trainer(model, optimizer, schedule)
     nap = _nap(case, rank)
     rows, clock = [], time.monotonic()
     for step in range(case.steps):
@@ -155,6 +157,7 @@ def main(folder: Path) -> None:
     found = []
     for number, case in enumerate(cases):
         found.append(run(case, str(number), folder, store, rank))
+        gc.collect()  # the run's groups, and their threads
         if rank == 0:
             print(json.dumps([case.__dict__, found[-1]]), flush=True)
     if rank == 0:

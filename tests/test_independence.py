@@ -85,6 +85,7 @@ def test_no_sibling_came_along(alone: tuple[str, Path], tmp_path: Path) -> None:
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.timeout(2400)  # the model package's take minutes: they start ranks
 def test_its_own_tests_pass(alone: tuple[str, Path], tmp_path: Path) -> None:
     """The package's tests, run from a copy outside the repository, so that nothing of it is importable."""
     package, environment = alone

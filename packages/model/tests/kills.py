@@ -15,8 +15,8 @@ from headwater_model.watchdog import read_heartbeat
 class Killer(threading.Thread):
     """Kills one of this process's ranks after random pauses until `wanted` are killed or the block ends.
 
-    Half of the kills wait until the ranks have made steps; the others fall where they fall: in imports, in connecting,
-    in loading, in the middle of a step or of a checkpoint.
+    Half of the kills wait until the ranks have made some steps, and fall in the middle of one or of a checkpoint; the
+    others wait some seconds, and mostly fall in imports, in connecting, in loading.
     """
 
     def __init__(self, wanted: int, seed: int, ranks: Path, longest_s: float = 4.0):
@@ -40,11 +40,8 @@ class Killer(threading.Thread):
         while len(self.killed) < self.wanted and not self._over.is_set():
             rank = self.random.randrange(2)
             if self.random.random() < 0.5:
-                self._wait_for_steps(rank)
-                pause = self.random.uniform(0, 0.5)
-            else:
-                pause = self.random.uniform(0, self.longest_s)
-            if self._over.wait(pause):
+                self._wait_for_steps(rank, self.random.randrange(1, 20))
+            elif self._over.wait(self.random.uniform(0, self.longest_s)):
                 return
             process = self._ranks().get(rank)
             if process is not None:
@@ -53,13 +50,17 @@ class Killer(threading.Thread):
                 while self._ranks().get(rank) == process and not self._over.wait(0.05):
                     pass
 
-    def _wait_for_steps(self, rank: int) -> None:
+    def _wait_for_steps(self, rank: int, steps: int) -> None:
+        """Until the living rank has made so many."""
         first = None
-        while not self._over.wait(0.01):
+        while not self._over.wait(0.002):
             step = self._step(rank)
-            if first is not None and step is not None and step > first:
+            if step is None:
+                first = None
+            elif first is None or step < first:
+                first = step
+            elif step >= first + steps:
                 return
-            first = step
 
     def _step(self, rank: int) -> int | None:
         beat = read_heartbeat(self.ranks / f"rank-{rank}.heartbeat")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater_model import launch
@@ -152,6 +152,7 @@ def test_only_rank_0_counts_where_the_others_are_dispensable(tmp_path: Path, mon
         launch.run("decentralised_ranks", ["dispensable"], 2, tmp_path)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 5), st.sampled_from([0, 1, 2, 5, None]), st.integers(0, 40), st.data())
 def test_however_workers_arrive_and_die_every_batch_is_done_once_and_no_bound_is_passed(workers, bound, batches, data):
     clocks = Clocks(range(workers), bound, batches)
@@ -176,6 +177,7 @@ def test_however_workers_arrive_and_die_every_batch_is_done_once_and_no_bound_is
     assert sorted(done) == list(range(batches)) and not clocks.computing and not clocks.open_batches
 
 
+@settings(deadline=None)
 @given(st.integers(1, 4), st.integers(1, 30), st.data())
 def test_restored_in_the_middle_the_batches_left_are_those_that_were_not_done(workers, batches, data):
     clocks = Clocks(range(workers), 2, batches)

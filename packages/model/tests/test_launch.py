@@ -166,7 +166,7 @@ def test_under_torchrun_a_killed_rank_is_restarted_to_the_same_bytes(job, uninte
         [sys.executable, *command, "-m", "headwater_model.pretrain", str(path)],
         env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
-    while not list((tmp_path / "run/work/checkpoints").glob("step-*")):
+    while not list((tmp_path / "run" / "work" / "checkpoints").glob("step-*")):
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.05)
     children = Path(f"/proc/{running.pid}/task/{running.pid}/children").read_text().split()

@@ -127,6 +127,17 @@ def test_a_run_that_crashed_after_a_hot_swap_goes_on_to_the_same_bytes(runs: Run
     assert any("going on from step 12" in line for line in runs.said)
 
 
+def test_a_gated_activation_changes_to_another_and_back(runs: Runs) -> None:
+    plan = runs.plan(model={"activation": "swiglu"})
+    there = [{"step": 8, "set": {"activation": "geglu"}}]
+    out = runs.run("there", plan, changes=there)
+    assert state(out) != state(runs.run("not", plan))
+    runs.crash("crashed", 16, plan=plan, changes=there)
+    assert files(runs.run("crashed", plan, changes=there)) == files(out)
+    back = [{"step": 0, "set": {"activation": "geglu"}}, {"step": 0, "set": {"activation": "swiglu"}}]
+    assert state(runs.run("back", plan, changes=back)) == state(runs.run("stayed", plan))
+
+
 def test_an_order_reaches_a_run_under_way_and_survives_a_crash(runs: Runs, monkeypatch, capsys) -> None:
     plan = runs.plan()
 
@@ -213,7 +224,7 @@ def test_a_run_that_nothing_helps_ends_with_one_line_and_keeps_its_history(runs:
     policy = {**SPIKES, "measures": ["skip", "stop"], "skips": 1}
     with pytest.raises(UserError, match="nothing is left to try"):
         runs.run("lost", **LONG, changes=[{"step": 20, "set": {"optimizer.lr": 50.0}}], spikes=policy)
-    assert flight_log.read(runs.folder / "lost/work/flight.jsonl")[-1].what == "stop"
+    assert flight_log.read(runs.folder / "lost" / "work" / "flight.jsonl")[-1].what == "stop"
 
 
 def test_training_begins_with_an_exported_models_weights(runs: Runs, shape, tokenizer_folder: Path) -> None:

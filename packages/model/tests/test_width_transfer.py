@@ -141,7 +141,7 @@ def test_pretraining_takes_the_plans_rate_for_the_hidden_matrices_of_its_own_wid
     run = PretrainConfig(optimizer={"width_transfer": {"base": BASE}})
     wide = shape(128)
     settings = pretrain.first_settings(run, {"lr": 0.01, "batch": 1, "model": wide.model_dump()}, steps=10)
-    one = pretrain._trainer(run, wide, settings)
+    one = Trainer(pretrain._chunks(run, wide), settings.optimizer, settings.schedule)
     rates = {settings.optimizer.lr * group["lr_mult"] for group in one.optimizer.param_groups}
     assert rates == {0.01, 0.04}
     assert one.module.output_layer.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)

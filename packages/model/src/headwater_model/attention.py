@@ -22,8 +22,10 @@ import headwater_model.cpu as cpu
 import torch
 import torch.nn.functional as F
 from megatron.core import parallel_state
+from megatron.core.models.common.embeddings.rope_utils import apply_rotary_pos_emb
 from megatron.core.tensor_parallel import get_cuda_rng_tracker
 from megatron.core.tensor_parallel.random import is_checkpointing
+from megatron.core.transformer.attention import SelfAttention as MegatronSelfAttention
 from megatron.core.transformer.module import MegatronModule
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
@@ -98,6 +100,25 @@ class CoreAttention(MegatronModule):
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=causal, enable_gqa=q.size(1) != k.size(1)
             )
         return out.permute(2, 0, 1, 3).reshape(query.size(0), query.size(1), -1)
+
+
+class SelfAttention(MegatronSelfAttention):
+    """Megatron's, with rotary positions applied before keys are cached: as it stands, it turns every cached key anew
+    for each token."""
+
+    def _adjust_key_value_for_inference(
+        self, inference_context: Any, query: Tensor, key: Tensor, value: Tensor, rotary_pos_emb: Any, *args: Any
+    ) -> tuple:
+        if rotary_pos_emb is not None:
+            start = inference_context.sequence_len_offset if inference_context else 0
+            here = slice(start, start + query.size(0))
+            query, key = (self._turn(t, angles[here]) for t, angles in zip((query, key), rotary_pos_emb, strict=True))
+        return super()._adjust_key_value_for_inference(inference_context, query, key, value, None, *args)
+
+    def _turn(self, x: Tensor, angles: Tensor) -> Tensor:
+        if self.config.rotary_interleaved or not kernels.usable(x):
+            return apply_rotary_pos_emb(x, angles, self.config)
+        return kernels.rotary(x, angles)
 
 
 class BlockAttention(torch.autograd.Function):

@@ -34,14 +34,17 @@ ABOUT = "checkpoint.json"
 """Step, held-out loss and model of a checkpoint: what the policy and a reader want to know without loading it."""
 
 
-def write(folder: Path, state: dict[str, Any]) -> None:
+def write(folder: Path, state: dict[str, Any], own: Mapping[str, bytes] | None = None) -> None:
     """Save a sharded state dict into `folder`, made if need be; collective over all ranks.
+
+    Args:
+        own: name -> content of further files of this rank.
 
     Raises:
         UserError: the disk is full or fails, on every rank.
     """
     on_first(lambda: Path(folder).mkdir(parents=True, exist_ok=True))
-    snapshot = Snapshot(folder, state, copy=False)
+    snapshot = Snapshot(folder, state, copy=False, own=own)
     parts = gather(snapshot.write())
     on_first(lambda: snapshot.finish(parts))
 

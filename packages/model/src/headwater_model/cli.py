@@ -59,6 +59,9 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: the likeliest (default: 0.8)")
     parser.add_argument("--top-k", type=int, default=0, metavar="K", help="of the K likeliest only; 0: all (default)")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="nucleus (default: 0.95)")
+    parser.add_argument(
+        "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
+    )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
 
 

@@ -198,7 +198,9 @@ class PretrainConfig(Config):
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps averaged in one row of the loss curve")
     threads: int | None = Field(None, ge=1, description="threads a rank; cores / ranks if null")
-    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout")
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout; of each replica, if local")
+    local: LocalSGDConfig | None = Field(None, description="replicas that train alone and meet; null: synchronous")
+    asynchronous: AsyncConfig | None = Field(None, description="a server and its workers; null: synchronous")
     changes: list[ChangeConfig] = Field(default_factory=list, description="of settings during the run")
     spikes: SpikeConfig | None = Field(
         default_factory=SpikeConfig, description="what to do about loss spikes; null: end at a loss that is no number"
@@ -210,6 +212,39 @@ class PretrainConfig(Config):
         default_factory=RestartConfig, exclude=True, description="when a rank dies or hangs"
     )
     launch: LaunchConfig = Field(default_factory=LaunchConfig, exclude=True, description="how ranks are started")
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> PretrainConfig:
+        if self.local and self.asynchronous:
+            raise ValueError("local and asynchronous are two modes; set one of them")
+        if self.local:
+            if self.parallel.zero or self.parallel.chunks > 1:
+                raise ValueError("local needs whole weights on a rank: set parallel.zero 0 and parallel.chunks 1")
+            if self.checkpoints.last < 2:
+                raise ValueError("local needs checkpoints.last 2 or more: a replica may be one checkpoint ahead")
+        if self.asynchronous:
+            if self.parallel.ranks > 1:
+                raise ValueError("asynchronous needs one rank in parallel: a worker is one rank")
+            if self.ramp or self.schedule.unit == "tokens":
+                raise ValueError("asynchronous hands out batches of one size: set ramp null and schedule.unit steps")
+            if self.launch.kind != "here":
+                raise ValueError("asynchronous runs on one machine: set launch.kind here")
+        return self
+
+    @property
+    def worlds(self) -> int:
+        """Replicas or workers, each of the ranks of `parallel`, that compute gradients; 1 in synchronous training."""
+        return self.local.replicas if self.local else self.asynchronous.workers if self.asynchronous else 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the run."""
+        return self.asynchronous.ranks if self.asynchronous else self.worlds * self.parallel.ranks
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Keys of `steering.Settings` that can't change under way: others than the server would have to know."""
+        return ("batch", "activation") if self.asynchronous else ("batch",) if self.local else ()
 
 
 class ExportConfig(Config):

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
+from . import decode_step
 from ._contracts.errors import UserError
 from .gpt import GPT
 
@@ -29,6 +30,8 @@ class Generated(NamedTuple):
     """New ids, the stop id included where one was reached."""
     logprobs: list[float]
     """Log-probability of each under the distribution at temperature 1, before top-k and top-p."""
+    text: str = ""
+    """With stop strings: what was written before the first of them. Empty without."""
 
 
 def generate(
@@ -40,8 +43,10 @@ def generate(
     top_p: float = 1.0,
     stop_ids: Sequence[int] = (),
     seed: int = 0,
+    stop: Sequence[str] = (),
+    tokenizer: Tokenizer | None = None,
 ) -> list[Generated]:
-    """Continue every prompt until a stop id or `max_new_tokens`.
+    """Continue every prompt until a stop id, a stop string or `max_new_tokens`.
 
     Args:
         prompts: ids; none empty. A prompt longer than the context leaves room for is cut on the left.
@@ -50,13 +55,19 @@ def generate(
         top_p: keep the likeliest ids that together reach this probability.
         seed: of this call's own generator. A row's sample depends on the batch that it is in; at
             temperature 0 it does not, but for rounding.
+        stop: strings that end a row, wherever tokens begin and end in them; they need `tokenizer`.
 
     Returns:
         one `Generated` a prompt, in order.
 
     Raises:
-        UserError: an empty prompt, or more new tokens than the context holds.
+        UserError: an empty prompt, an empty stop string, or more new tokens than the context holds.
+        ValueError: stop strings without a tokenizer.
     """
+    if stop and tokenizer is None:
+        raise ValueError("stop strings are looked for in text: give the tokenizer, too")
+    texts = [_Text(tokenizer, stop) for _ in prompts] if stop and tokenizer else []
+    shown = ["" for _ in prompts]
     rows: list[list[int]] = [[] for _ in prompts]
     probabilities: list[list[float]] = [[] for _ in prompts]
     stops = set(stop_ids)
@@ -67,9 +78,13 @@ def generate(
                 rows[row].append(token)
                 probabilities[row].append(score)
                 done[row] = token in stops
+                if texts:
+                    shown[row] += texts[row].add(token)
+                    done[row] |= texts[row].ended
         if all(done):
             break
-    return [Generated(t, p) for t, p in zip(rows, probabilities, strict=True)]
+    shown = [text + more.rest() for text, more in zip(shown, texts, strict=True)] if texts else shown
+    return [Generated(*row) for row in zip(rows, probabilities, shown, strict=True)]
 
 
 def stream(
@@ -89,21 +104,87 @@ def stream(
             return
 
 
-def decode(tokenizer: Tokenizer, ids: Iterable[int]) -> Iterator[str]:
+def decode(tokenizer: Tokenizer, ids: Iterable[int], stop: Sequence[str] = ()) -> Iterator[str]:
     """Text as soon as its bytes are complete: a character that spans tokens comes whole, special tokens not at all.
 
-    Bytes that never become a character, which small models do write, come as U+FFFD, at the latest at the end.
+    Bytes that never become a character, which small models do write, come as U+FFFD, at the latest at the end. Of
+    what may be the beginning of a stop string nothing comes before it is clear that it is none; at the first whole stop
+    string the text ends before it, and no more ids are taken.
+
+    Raises:
+        UserError: an empty stop string.
     """
-    stream, seen, shown = DecodeStream(skip_special_tokens=True), [], 0
+    text = _Text(tokenizer, stop)
     for token in ids:
-        seen.append(token)
-        piece = stream.step(tokenizer, token)
+        piece = text.add(token)
         if piece:
-            shown += len(piece)
             yield piece
-    rest = tokenizer.decode(seen, skip_special_tokens=True)[shown:]
+        if text.ended:
+            return
+    rest = text.rest()
     if rest:
         yield rest
+
+
+class StopStrings:
+    """The first of several strings in a text that comes in pieces; where the pieces are cut changes nothing."""
+
+    def __init__(self, strings: Sequence[str]):
+        """Raises UserError where one is empty."""
+        if not all(strings):
+            raise UserError("a stop string is empty; leave it out, or give some text")
+        self.strings = list(strings)
+        self.found = False
+        self._held = ""
+
+    def add(self, piece: str) -> str:
+        """What of the text so far may be shown now: all before a stop string, and nothing that may yet become one."""
+        self._held += piece
+        ends = [(at + len(s), at) for s in self.strings if (at := self._held.find(s)) >= 0]
+        if ends:  # of those that overlap the one that ends first
+            self.found = True
+            return self._show(min(ends)[1], forget=True)
+        longest = max(map(len, self.strings), default=1) - 1
+        for at in range(max(0, len(self._held) - longest), len(self._held)):
+            if any(s.startswith(self._held[at:]) for s in self.strings):
+                return self._show(at)
+        return self._show(len(self._held))
+
+    def rest(self) -> str:
+        """What was held back, once no more comes."""
+        return self._show(len(self._held))
+
+    def _show(self, end: int, forget: bool = False) -> str:
+        shown, self._held = self._held[:end], "" if forget else self._held[end:]
+        return shown
+
+
+class _Text:
+    """Ids to text, up to a stop string."""
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str]):
+        self._tokenizer, self._stop = tokenizer, StopStrings(stop)
+        self._stream = DecodeStream(skip_special_tokens=True)
+        self._seen: list[int] = []
+        self._decoded = 0
+
+    @property
+    def ended(self) -> bool:
+        """Whether a stop string has come."""
+        return self._stop.found
+
+    def add(self, token: int) -> str:
+        self._seen.append(token)
+        piece = self._stream.step(self._tokenizer, token) or ""
+        self._decoded += len(piece)
+        return self._stop.add(piece)
+
+    def rest(self) -> str:
+        if self.ended:
+            return ""
+        piece = self._tokenizer.decode(self._seen, skip_special_tokens=True)[self._decoded :]
+        shown = self._stop.add(piece)
+        return shown if self.ended else shown + self._stop.rest()
 
 
 def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generator: torch.Generator) -> Tensor:
@@ -162,16 +243,22 @@ def _steps(
     model.eval()
     try:
         feed, at = padded, 0
+        fast: decode_step.Decoder | None = None
         for _ in range(new):
-            mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
-            out = model(feed, None, mask, inference_context=cache)
-            logits = out[:, -1].float().cpu()
-            at += feed.size(1)
-            cache.sequence_len_offset = at
-            cache.enable_decode_mode()
+            if fast is not None:
+                logits = fast.step(feed[:, 0])
+            else:
+                mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
+                out = model(feed, None, mask, inference_context=cache)
+                logits = out[:, -1].float().cpu()
+                at += feed.size(1)
+                cache.sequence_len_offset = at
+                cache.enable_decode_mode()
             ids = sample(logits, temperature, top_k, top_p, generator)
             yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
             feed = ids[:, None].to(cpu.DEVICE)
+            if fast is None and new > 1 and decode_step.fits(model):
+                fast = decode_step.Decoder(model, cache, hidden)
     finally:
         model.train(training)
 

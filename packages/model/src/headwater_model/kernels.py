@@ -22,13 +22,15 @@ from typing import Any
 
 import headwater_model.cpu as cpu  # noqa: F401
 
-import megatron.core.transformer.attention as megatron_attention
 import torch
 import torch.nn.functional as F
 from megatron.core.transformer.mlp import MLP
 from torch import Tensor, nn
 
-SOURCES = [Path(__file__).with_name(name) for name in ("kernels.h", "kernels.cpp", "kernels_attention.cpp")]
+SOURCES = [
+    Path(__file__).with_name(name)
+    for name in ("kernels.h", "kernels_product.h", "kernels.cpp", "kernels_attention.cpp", "kernels_decode.cpp")
+]
 FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-std=c++17", "-fPIC", "-shared", "-fopenmp",
     # what lets sums be vectorised; -ffast-math would also flush denormals in the whole process
@@ -44,7 +46,7 @@ def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """x / sqrt(mean(x^2) + eps) * weight over the last dimension (Zhang and Sennrich, arXiv:1910.07467)."""
     if not usable(x, weight):
         return F.rms_norm(x, weight.shape, weight, eps)
-    return _RMSNorm.apply(x.contiguous(), weight, eps)
+    return _differentiable(_RMSNorm, x.contiguous(), weight, eps)
 
 
 def swiglu(x: Tensor) -> Tensor:
@@ -52,7 +54,7 @@ def swiglu(x: Tensor) -> Tensor:
     if not usable(x):
         gate, linear = x.chunk(2, dim=-1)
         return F.silu(gate) * linear
-    return _SwiGLU.apply(x.contiguous())
+    return _differentiable(_SwiGLU, x.contiguous())
 
 
 def rotary(x: Tensor, angles: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ def rotary(x: Tensor, angles: Tensor) -> Tensor:
     Returns:
         the same shape; laid out as [batch, heads, positions, width], which attention's products want.
     """
-    return _Rotary.apply(x, angles.cos(), angles.sin())
+    return _differentiable(_Rotary, x, angles.cos(), angles.sin())
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, slopes: Tensor | None = None) -> Tensor:
@@ -80,7 +82,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, slope
     Returns:
         [positions, batch, heads x width].
     """
-    return _Attention.apply(*(t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v)), mask, slopes).flatten(2)
+    dense = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    return _differentiable(_Attention, *dense, mask, slopes).flatten(2)
 
 
 class RMSNorm(nn.RMSNorm):
@@ -101,6 +104,19 @@ class SwiGLU(nn.Module):
     def sharded_state_dict(self, *_: Any, **__: Any) -> dict[str, Any]:
         """Nothing to save; Megatron asks every part of an MLP."""
         return {}
+
+
+class _Forgetful:
+    """Stands for autograd's context where nothing will ask for a gradient: `apply` costs ten times a small kernel."""
+
+    def save_for_backward(self, *_: Any) -> None:
+        pass
+
+
+def _differentiable(function: type[torch.autograd.Function], *inputs: Any) -> Tensor:
+    if torch.is_grad_enabled():
+        return function.apply(*inputs)  # type: ignore[return-value]
+    return function.forward(_Forgetful(), *inputs)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -203,6 +219,38 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     return loss
 
 
+# ---- for generation (see decode_step.py, which knows the model)
+
+
+def pack(weight: Tensor) -> Tensor:
+    """A weight [outputs, inputs] in the order in which `decode` reads it, bytes."""
+    size = ctypes.c_long()
+    _kernel("number", weight.dtype)(ctypes.byref(size))
+    rows, columns = (-(-n // 32) * 32 for n in weight.shape)
+    packed = torch.empty(rows * columns * size.value, dtype=torch.uint8)
+    _call("pack", weight.detach().contiguous(), packed, *weight.shape)
+    return packed
+
+
+def decode(
+    embedded: Tensor, weights: Any, cosine: Tensor, sine: Tensor, first: Tensor, ids: int, sizes: Any, eps: float
+) -> Tensor:
+    """Logits, float32 [batch, ids], of one token for each row.
+
+    Args:
+        embedded: [batch, hidden].
+        weights: C pointers as `kernels_decode.cpp` lists them.
+        cosine, sine: float32 [channels that turn], of this position.
+        first: int64 [batch], each row's first position that is no padding.
+        sizes: C numbers as `kernels_decode.cpp` lists them.
+    """
+    batch = len(embedded)
+    logits = torch.empty(-(-batch // 8) * 8, -(-ids // 32) * 32)
+    kernel = _kernel("decode", embedded.dtype)
+    kernel(weights, *map(_as_c, (embedded, cosine, sine, first, logits)), sizes, ctypes.c_float(eps))
+    return logits[:batch, :ids]
+
+
 # ---- into Megatron's model
 
 
@@ -234,16 +282,19 @@ def usable(*tensors: Tensor) -> bool:
 
 def _call(name: str, *arguments: Any) -> None:
     """Call a kernel on the first tensor's type."""
-    function = getattr(_library(), f"{name}_{TYPES[arguments[0].dtype]}")
-    function(*map(_as_c, arguments))
+    _kernel(name, arguments[0].dtype)(*map(_as_c, arguments))
+
+
+def _kernel(name: str, dtype: torch.dtype) -> Any:
+    return getattr(_library(), f"{name}_{TYPES[dtype]}")
 
 
 def _as_c(value: Any) -> Any:
     if isinstance(value, Tensor):
         return ctypes.c_void_p(value.data_ptr())
-    return (
-        ctypes.c_float(value) if isinstance(value, float) else ctypes.c_long(value) if isinstance(value, int) else value
-    )
+    if isinstance(value, int):
+        return ctypes.c_long(value)
+    return ctypes.c_float(value) if isinstance(value, float) else value
 
 
 def _strides(*tensors: Tensor) -> Any:
@@ -267,7 +318,10 @@ def _library() -> ctypes.CDLL | None:
             with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
                 built = Path(scratch) / path.name
                 subprocess.run(
-                    [compiler, *FLAGS, *SOURCES[1:], "-o", built], capture_output=True, check=True, text=True
+                    [compiler, *FLAGS, *(s for s in SOURCES if s.suffix == ".cpp"), "-o", built],
+                    capture_output=True,
+                    check=True,
+                    text=True,
                 )
                 os.replace(built, path)  # ranks that build at the same time write the same
         return ctypes.CDLL(str(path))
@@ -291,15 +345,3 @@ def _cache() -> Path:
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "headwater"
     folder.mkdir(parents=True, exist_ok=True)
     return folder
-
-
-def _turned(t: Tensor, freqs: Tensor, config: Any, *args: Any, **kwargs: Any) -> Tensor:
-    """Megatron's apply_rotary_pos_emb for what `rotary` does not do."""
-    plain = t.dim() == 4 and not config.rotary_interleaved and not config.multi_latent_attention
-    if plain and usable(t) and kwargs.get("cu_seqlens") is None and kwargs.get("mscale", 1.0) == 1.0 and not args:
-        return rotary(t, freqs)
-    return _apply_rotary_pos_emb(t, freqs, config, *args, **kwargs)
-
-
-_apply_rotary_pos_emb = megatron_attention.apply_rotary_pos_emb
-megatron_attention.apply_rotary_pos_emb = _turned

@@ -97,10 +97,14 @@ def start(
     logs: Path,
     restarts: RestartConfig,
     log: Callable[[dict[str, Any]], None],
+    dispensable: bool = False,
 ) -> None:
-    """Start the ranks as `config` says, and wait until they have ended well; arguments and errors as `run`'s."""
+    """Start the ranks as `config` says, and wait until they have ended well; arguments and errors as `run`'s.
+
+    Only kind "here" can lose ranks that are dispensable.
+    """
     if config.kind == "here":
-        run(module, arguments, ranks, logs, restarts, log)
+        run(module, arguments, ranks, logs, restarts, log, dispensable)
     elif config.kind == "srun":
         _srun(config, module, arguments, ranks, logs, restarts, log)
     else:

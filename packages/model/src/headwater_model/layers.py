@@ -17,7 +17,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor
 
-from .attention import CoreAttention
+from .attention import CoreAttention, SelfAttention
 from .model_config import ModelConfig
 from .norm import Norm
 
@@ -31,6 +31,7 @@ def layer_spec(config: ModelConfig) -> ModuleSpec:
     """What each layer of `config` is made of."""
     spec = get_gpt_layer_local_spec(num_experts=config.experts, normalization="RMSNorm")
     core = partial(CoreAttention, alibi=True) if config.position == "alibi" else CoreAttention
+    spec.submodules.self_attention.module = SelfAttention
     spec.submodules.self_attention.submodules.core_attention = core
     spec.submodules.input_layernorm = spec.submodules.pre_mlp_layernorm = Norm
     if config.experts:

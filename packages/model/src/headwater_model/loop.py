@@ -241,7 +241,8 @@ class Loop:
         if dist.get_rank() == 0:
             self.curve.write(self.work)
         with self.onlooker.patience():
-            self.saver.save(self.trainer.step_count, self.trainer.state, heldout_loss, files)
+            own = self.trainer.own_files()
+            self.saver.save(self.trainer.step_count, self.trainer.state, heldout_loss, files, own)
 
     def _load(self, folder: Path) -> None:
         """Weights, optimiser and place as they were."""
@@ -256,14 +257,14 @@ class Loop:
         self.curve.go_back(self.trainer.step_count, place.waiting)
 
     def _asked(self) -> tuple[bool, bool]:
-        """Whether there are new orders, and whether the run shall end; the same on every rank."""
+        """Whether there are new orders, and whether the run shall end; the same on every rank, and of every replica."""
         here = [self.orders.waiting() if dist.get_rank() == 0 else False, self._terminated.here]
         if dist.get_world_size() == 1:
-            return here[0], here[1]
+            return here[0], self.trainer.agree(here[1])
         flags = torch.tensor(here, dtype=torch.int, device=cpu.DEVICE)
         dist.all_reduce(flags, op=dist.ReduceOp.MAX)
         ordered, ended = flags.tolist()
-        return bool(ordered), bool(ended)
+        return bool(ordered), self.trainer.agree(bool(ended))
 
     def _take_orders(self) -> None:
         """Put what was ordered into the flight log, as of this step."""
@@ -273,7 +274,7 @@ class Loop:
         for order in box[0]:
             number, self.place.orders = self.place.orders, self.place.orders + 1
             try:
-                self.settings.changed(order["set"])
+                self.settings.changed(order["set"], self.config.fixed)
             except UserError as e:
                 self.log(f"order not carried out: {e}")
                 continue
@@ -290,7 +291,7 @@ class Loop:
             self.place.planned += 1
             self._note(Event(step, "change", event.why, rollbacks, {"set": event.details["set"]}))
         for event in self.flight.changes_at(self.place.rollbacks, self.trainer.step_count):
-            new = self.settings.changed(event.details["set"])
+            new = self.settings.changed(event.details["set"], self.config.fixed)
             if new != self.settings:
                 told = ", ".join(f"{key} = {value}" for key, value in event.details["set"].items())
                 self.log(f"step {event.step}: {told}" + (f" ({event.why})" if event.why else ""))
@@ -304,8 +305,9 @@ class Loop:
             self.trainer.change_optimizer(optimizer)
         if new.schedule != self.trainer.schedule:
             self.trainer.change_schedule(new.schedule)
-        for chunk in self.trainer.chunks:
-            set_activation(chunk, new.activation)
+        if new.activation != self.settings.activation:
+            for chunk in self.trainer.chunks:
+                set_activation(chunk, new.activation)
         self.settings = new
         self.place.settings = resolved(new)
 
@@ -319,8 +321,8 @@ class Loop:
             self.onlooker.added(row)
 
     def _publish_settings(self) -> None:
-        """For `headwater-model steer`."""
-        if dist.get_rank() == 0:
+        """For `headwater-model steer`; replicas that meet seldom can't take an order at the same step."""
+        if dist.get_rank() == 0 and not self.config.local:
             artefacts.write_atomic(self.work / SETTINGS, artefacts.canonical_json(resolved(self.settings)))
 
     @property

@@ -79,6 +79,7 @@ def set_activation(model: nn.Module, activation: Activation) -> None:
     """Give the MLPs of a built model another activation; gated ones another gated one."""
     for module in model.modules():
         if isinstance(module, MLP):
+            module._modules.pop("activation_func", None)  # a kernel's, which is a module
             module.activation_func = module.config.activation_func = ACTIVATIONS[activation]
             module.config.use_te_activation_func = False
     kernels.adopt(model)

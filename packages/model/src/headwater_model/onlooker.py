@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import resource
 import statistics
 import time
@@ -29,7 +30,7 @@ RECENT = 20
 
 
 class Onlooker:
-    """One rank's; rank 0 writes and prints."""
+    """One rank's; the first of the run writes and prints."""
 
     def __init__(
         self,
@@ -42,15 +43,17 @@ class Onlooker:
         log: Callable[[str], None],
         progress: Callable[[str], None],
         rank_files: Path | None,
+        first: bool,
     ):
         """
         Args:
             steps: of the run.
             name: of the run, for trackers.
             rank_files: for the watchdog's heartbeat and stacks; it keeps none if None.
+            first: whether this rank is the run's first.
         """
         self.config, self.model, self.trainer, self.tokenizer, self.steps = config, model, trainer, tokenizer, steps
-        self.name, self.log, self.progress, self.rank_files = name, log, progress, rank_files
+        self.name, self.log, self.progress, self.rank_files, self.first = name, log, progress, rank_files, first
         self.trackers: list[tracking.Tracker] = []
         self._times: list[float] = []
         self._tokens: list[int] = []
@@ -65,13 +68,14 @@ class Onlooker:
         mine = matmul_flops_per_second(TYPES[self.config.precision], seconds=0.2)
         peaks = torch.tensor(mine, dtype=torch.float64, device=cpu.DEVICE)
         dist.all_reduce(peaks)
-        self._peak = float(peaks)
-        if dist.get_rank() == 0:
+        self._peak = float(peaks) * self.config.worlds
+        if self.first:
             past = [(row["step"], _shown(row)) for row in rows]
             params = {"plan": resolved(self.model), "pretrain": resolved(self.config)}
             self.trackers = tracking.open_all(self.config.tracking, self.name, params, past, self.log)
-        if self.config.parallel.ranks > 1:  # else this is the user's own process, which is not ours to end
-            self._watchdog = Watchdog(self.config.restarts, self.rank_files, dist.get_rank(), self.trainer.step_count)
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # else this is the user's own process, which is not ours to end
+            rank = int(os.environ["RANK"])  # the launcher's, over all replicas
+            self._watchdog = Watchdog(self.config.restarts, self.rank_files, rank, self.trainer.step_count)
         try:
             yield
         finally:
@@ -140,7 +144,7 @@ class Onlooker:
 
     def _sample(self, step: int) -> None:
         """What the model goes on with, the likeliest each time."""
-        if dist.get_rank() == 0 and self.trackers:
+        if self.first and self.trackers:
             ids = [self.tokenizer.encode(prompt).ids for prompt in self.config.tracking.prompts]
             room = min(self.config.tracking.sample_tokens, self.model.context - 1)
             made = generation.generate(self.trainer.module, ids, room, temperature=0.0)

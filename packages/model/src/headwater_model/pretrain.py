@@ -23,18 +23,18 @@ from ._contracts.errors import UserError
 from ._contracts.stage import Run
 from .config import ModelConfig, PretrainConfig
 from .data_check import check as check_data
+from .decentralised import exchange, mode
 from .flight_log import NAME as FLIGHT
 from .flight_log import Event, FlightLog
 from .flight_log import changes as changes_of
 from .flight_log import read as read_flight
+from .gpt import GPT
 from .loop import STATE, Loop
 from .model import build_chunks
 from .onlooker import Onlooker
 from .saver import Saver
-from .spikes import Policy
 from .steering import Settings
 from .task import build_task, token_inputs
-from .trainer import Trainer
 
 FINAL = "final"
 """The folder of the artefact from which training goes on exactly (`final_state`)."""
@@ -48,7 +48,7 @@ def run(stage: Run) -> None:
     config: PretrainConfig = stage.config
     plan = read_plan(stage.inputs["plan"])
     check(config, plan, stage.inputs)  # here, so that one process complains and not each
-    if config.parallel.ranks == 1 and config.launch.kind == "here":
+    if config.ranks == 1 and config.launch.kind == "here":
         measured = train(config, stage.inputs, stage.work, stage.out, stage.log, stage.progress, name=stage.fingerprint)
         stage.measured.update(measured)
         return
@@ -68,8 +68,8 @@ def run(stage: Run) -> None:
         stage.log(f"{event['what']} after step {event['step']}: {event['why']}")
 
     launch.start(
-        config.launch, "headwater_model.pretrain", [str(path)], config.parallel.ranks, stage.work / "ranks",
-        config.restarts, restarted,
+        config.launch, "headwater_model.pretrain", [str(path)], config.ranks, stage.work / "ranks",
+        config.restarts, restarted, dispensable=config.asynchronous is not None,
     )  # fmt: skip
     stage.measured.update(json.loads((stage.work / "measured.json").read_text()))
 
@@ -90,14 +90,14 @@ def train(
     Args:
         inputs: "plan", "tokenizer", optionally "start" (where weights come from) and "flight" (a checkpoint whose
             changes are made again); every other one is a tokens artefact.
-        work: keeps checkpoints, the loss curve and the dataset's index.
-        out: the checkpoint artefact in the making; rank 0 writes it.
+        work: keeps checkpoints, the loss curve and the dataset's index; of local SGD each replica's below.
+        out: the checkpoint artefact in the making; the first replica, or the server, writes it.
         report: called with step and held-out loss at each validation; what it raises ends the run.
         rank_files: for heartbeat and stacks of a rank that a launcher started; a hang is looked for only then.
         name: of the run, for trackers.
 
     Returns:
-        What differs from run to run: tokens a second, utilisation, memory.
+        What differs from run to run: tokens a second, utilisation, memory; nothing of a worker.
 
     Raises:
         UserError: the run cannot begin, or diverged beyond help.
@@ -105,37 +105,47 @@ def train(
     """
     plan = read_plan(inputs["plan"])
     model_config, steps = ModelConfig(**plan["model"]), config.steps or plan["steps"]
-    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.parallel.ranks))
-    runtime.initialize(config.parallel, config.seed)
-    first = dist.get_rank() == 0
+    torch.set_num_threads(config.threads or max(1, (os.cpu_count() or 1) // config.ranks))
+    peers = mode.start(config)
+    replica = peers.rank if peers else 0
+    first = replica == dist.get_rank() == 0
+    work = mode.folder(config, work, peers)
     work.mkdir(parents=True, exist_ok=True)
     settings = first_settings(config, plan, steps)
     model_config = model_config.model_copy(update={"activation": settings.activation})
-    task = build_task(config, model_config, inputs, settings.batch, steps, work / "index", log)
-    trainer = _trainer(config, model_config, settings)
-    flight = FlightLog(work, writes=first)
-    saver = Saver(work / "checkpoints", config.checkpoints, partial(_tell, flight, log), resolved(model_config))
-    onlooker = Onlooker(config, model_config, trainer, task.tokenizer, steps, name, log, progress, rank_files)
+    task = build_task(config, model_config, inputs, settings.batch, steps, work / "index", log, replica)
+    chunks = _chunks(config, model_config)
+    if peers and config.asynchronous and not first:
+        mode.work(chunks, settings, task, peers)
+        return {}
+    trainer = mode.build_trainer(config, chunks, settings, steps, peers, log)
+    flight = FlightLog(work, writes=dist.get_rank() == 0)
+    saver = Saver(
+        work / "checkpoints", config.checkpoints, partial(_tell, flight, log), resolved(model_config),
+        partial(peers.any, False) if peers and config.local else lambda: None,
+    )  # fmt: skip
+    onlooker = Onlooker(config, model_config, trainer, task.tokenizer, steps, name, log, progress, rank_files, first)
     loop = Loop(
         trainer, task, settings, config, steps, work, planned(config, inputs), flight,
-        Policy(config.spikes) if config.spikes else None, saver, onlooker, log, report,
+        mode.policy(config, log), saver, onlooker, log, report,
     )  # fmt: skip
-    found = checkpoint.newest_good(work / "checkpoints", log)
+    found = mode.newest(config, work / "checkpoints", peers, log)
     if found is not None:
         checkpoint.refuse_other(found, resolved(model_config))
         loop.resume(found)
     elif "start" in inputs:
         _start(loop, inputs["start"], model_config, config, log)
-    with onlooker.watching(loop.curve.rows):
+    with onlooker.watching(loop.curve.rows), mode.serving(trainer):
         loop.run()
     task.report_read(loop.place.consumed, log)
-    final_state.write(
-        out / FINAL,
-        trainer.save,
-        resolved(config),
-        {**task.identity(), "consumed": loop.place.consumed},
-        torch.get_num_threads(),
-    )
+    if replica == 0:
+        final_state.write(
+            out / FINAL,
+            trainer.save,
+            resolved(config),
+            {**task.identity(), "consumed": loop.place.consumed},
+            torch.get_num_threads(),
+        )
     if first:
         _publish(out, config, model_config, loop)
     dist.barrier()
@@ -198,7 +208,7 @@ def check(config: PretrainConfig, plan: dict[str, Any], inputs: dict[str, Path])
     check_data(token_inputs(inputs), config.data, inputs["tokenizer"], model.vocab, model.context)
     at_once = (
         config.micro_batch * config.parallel.data * (config.parallel.pipeline if config.parallel.chunks > 1 else 1)
-    )
+    ) * (config.local.replicas if config.local else 1)
     try:
         config.parallel.check(model)
         if config.ramp:
@@ -208,21 +218,21 @@ def check(config: PretrainConfig, plan: dict[str, Any], inputs: dict[str, Path])
     if batch % at_once:
         raise UserError(
             f"plan.batch {batch} is no multiple of the {at_once} sequences that the ranks take at once "
-            "(pretrain.micro_batch x parallel.data, and x parallel.pipeline with chunks)"
+            "(pretrain.micro_batch x parallel.data, x parallel.pipeline with chunks, x local.replicas)"
         )
     settings = first_settings(config, plan, config.steps or plan["steps"])
     for event in planned(config, inputs):
-        settings = settings.changed(event.details["set"])
+        settings = settings.changed(event.details["set"], config.fixed)
         if settings.batch % at_once:
             raise UserError(f"pretrain.changes: batch {settings.batch} is no multiple of {at_once} sequences")
 
 
-def _trainer(config: PretrainConfig, model: ModelConfig, settings: Settings) -> Trainer:
+def _chunks(config: PretrainConfig, model: ModelConfig) -> list[GPT]:
     chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
     if transfer := config.optimizer.width_transfer:
         for chunk in chunks:
             width_transfer.initialise(chunk, model, transfer.base)
-    return Trainer(chunks, settings.optimizer, settings.schedule)
+    return chunks
 
 
 def _start(loop: Loop, folder: Path, model: ModelConfig, config: PretrainConfig, log: Callable[[str], None]) -> None:
@@ -292,6 +302,7 @@ def _publish(out: Path, config: PretrainConfig, model: ModelConfig, loop: Loop) 
             if key in checks[0]
         },
         **loop.task.metrics(place.consumed),
+        **exchange.of_run(training),
         "events": {what: events.count(what) for what in sorted(set(events))},
     }
     artefacts.write_atomic(out / "metrics.json", artefacts.canonical_json(metrics))

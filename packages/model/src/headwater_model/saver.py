@@ -29,16 +29,24 @@ class Saver:
     """The checkpoints of one run under `root`. Every method is collective: call it on all ranks at the same step."""
 
     def __init__(
-        self, root: Path, config: CheckpointConfig, log: Callable[[dict[str, Any]], None], model: Mapping[str, Any]
+        self,
+        root: Path,
+        config: CheckpointConfig,
+        log: Callable[[dict[str, Any]], None],
+        model: Mapping[str, Any],
+        meet: Callable[[], object] = lambda: None,
     ):
         """Remove what a killed run left half-written.
 
         Args:
             log: takes an event of the flight log; called on rank 0.
             model: resolved config of the model, kept beside each checkpoint.
+            meet: called before each checkpoint, when the one before is published: waits for other replicas, so that
+                none is more than one checkpoint ahead.
         """
         self.root, self.config, self.model = Path(root), config, dict(model)
         self._log = log if dist.get_rank() == 0 else lambda event: None
+        self._meet = meet
         self._pending: _Write | None = None
         self._failures = 0
         on_first(self._sweep)
@@ -49,6 +57,7 @@ class Saver:
         state: Callable[[], dict[str, Any]],
         heldout_loss: float | None = None,
         files: Mapping[str, str] | None = None,
+        own: Mapping[str, bytes] | None = None,
     ) -> None:
         """Copy the state and begin to write it as the checkpoint of `step`; wait for the one before first.
 
@@ -56,18 +65,20 @@ class Saver:
             state: answers the sharded state dict.
             heldout_loss: nats a token, where it was measured at this step: decides which checkpoints are best.
             files: name -> text of further files (the loop's own state), rank 0's.
+            own: name -> content of further files of this rank (`Trainer.own_files`).
 
         Raises:
             UserError: `config.failures` writes in a row have failed.
         """
         self.wait()
+        self._meet()
         beside = checkpoint.aside(self.root, step)
         try:
             on_first(lambda: checkpoint.prepare(beside))
         except UserError as e:
             self._failed(step, beside, e)
             return
-        snapshot = Snapshot(beside, state(), copy=self.config.asynchronous, share=True)
+        snapshot = Snapshot(beside, state(), copy=self.config.asynchronous, share=True, own=own)
         about = {"step": step, "heldout_loss": heldout_loss, "model": self.model}
         texts = {**(files or {}), checkpoint.ABOUT: artefacts.canonical_json(about)}
         self._pending = _Write(step, beside, snapshot, texts)

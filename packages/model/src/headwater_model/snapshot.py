@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,14 +64,23 @@ class Part:
 class Snapshot:
     """A sharded state dict on its way to `folder`."""
 
-    def __init__(self, folder: Path, state: ShardedStateDict, copy: bool, share: bool = False):
+    def __init__(
+        self,
+        folder: Path,
+        state: ShardedStateDict,
+        copy: bool,
+        share: bool = False,
+        own: Mapping[str, bytes] | None = None,
+    ):
         """Plan and copy; collective.
 
         Args:
             folder: exists on every rank's file system, which is one.
             copy: take a copy, so that the state may change before `write`.
             share: let data-parallel ranks share in what they all hold, instead of the first writing it all.
+            own: name -> content of further files of this rank.
         """
+        self._own = dict(own or {})
         self._first = dist.get_rank() == 0
         self._writer = _Writer(folder, single_file_per_rank=True, thread_count=1)
         self._folder = Path(folder)
@@ -87,13 +96,16 @@ class Snapshot:
         self._common = _saved(common) if self._first else b""
 
     def write(self) -> Part:
-        """Write this rank's file; no other rank is needed, nor the training state. A fault is answered, not raised."""
+        """Write this rank's files; no other rank is needed, nor the training state. A fault is answered, not raised."""
         try:
             results = self._writer.write_data(self._plan, self).value()  # type: ignore[arg-type]
             names = sorted({result.storage_data.relative_path for result in results})
             if self._first:
                 artefacts.write_atomic(self._folder / COMMON, self._common)
                 names.append(COMMON)
+            for name, content in self._own.items():
+                artefacts.write_atomic(self._folder / name, content)
+                names.append(name)
             return Part(results, {name: artefacts.sha256_file(self._folder / name) for name in names})
         except Exception as e:  # whatever it is, the other ranks must hear of it
             return Part(fault=_why(e))

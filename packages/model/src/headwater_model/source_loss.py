@@ -45,11 +45,11 @@ def mean_by_source(rows: Sequence[Mapping[str, float]], names: Sequence[str]) ->
         rows: what `Trainer.step` returned with `per_source_loss(names)`.
 
     Returns:
-        loss/NAME -> mean nats; sources that did not occur are left out.
+        loss/NAME -> mean nats; sources that did not occur, or were not told, are left out.
     """
     found = {}
     for name in names:
-        weights = [row["count"] * row[f"share/{name}"] for row in rows]
+        weights = [row["count"] * row.get(f"share/{name}", 0.0) for row in rows]
         if any(weights):
             summed = sum(row[f"loss/{name}"] * weight for row, weight in zip(rows, weights, strict=True))
             found[f"loss/{name}"] = summed / sum(weights)

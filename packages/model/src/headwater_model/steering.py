@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -34,15 +35,18 @@ class Settings(Config):
     batch: int = Field(ge=1, description="sequences a step")
     activation: Activation = Field(description="of the MLPs; a gated one for a gated one, a plain one for a plain one")
 
-    def changed(self, values: dict[str, Any]) -> Settings:
+    def changed(self, values: dict[str, Any], fixed: Sequence[str] = ()) -> Settings:
         """These settings with some replaced.
 
         Args:
             values: dotted key -> value.
+            fixed: keys that can't change in this run (`PretrainConfig.fixed`).
 
         Raises:
-            UsageError: a key that is none, a value that is not valid, an activation of another shape.
+            UsageError: a key that is none or fixed, a value that is not valid, an activation of another shape.
         """
+        if held := sorted(set(values) & set(fixed)):
+            raise UsageError(f"settings.{held[0]} can't change in local or asynchronous SGD; leave it out")
         items = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         new = parse(Settings, override(resolved(self), items), "settings")
         if (new.activation in GATED) != (self.activation in GATED):
@@ -108,8 +112,12 @@ def find_run(work: Path) -> Path:
     """The work folder of the one run under way beneath `work`.
 
     Raises:
-        UserError: there is none, or more than one.
+        UserError: there is none, or more than one, or it is one of local SGD.
     """
+    if any(work.glob("replica-0")) or any(work.glob("pretrain/*/replica-0")):
+        raise UserError(
+            f"{work}: replicas of local SGD take no orders; say beforehand what to change: pretrain.changes"
+        )
     here = [work] if (work / SETTINGS).is_file() else []
     found = here or sorted(path.parent for path in work.glob(f"pretrain/*/{SETTINGS}"))
     if len(found) != 1:

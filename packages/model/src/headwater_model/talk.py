@@ -33,6 +33,6 @@ def generate(args: argparse.Namespace) -> None:
         args.seed,
     )
     print(args.prompt, end="", flush=True)
-    for text in generation.decode(loaded.tokenizer, ids):
+    for text in generation.decode(loaded.tokenizer, ids, args.stop):
         print(text, end="", flush=True)
     print()

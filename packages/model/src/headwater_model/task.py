@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 from . import objectives
 from ._contracts import manifest as artefacts
 from .config import ModelConfig, PretrainConfig
+from .decentralised import exchange
 from .heldout import HeldOut
 from .pretrained import end_of_text, read_tokenizer
 from .source_loss import mean_by_source, per_source_loss
@@ -47,10 +48,15 @@ class Task:
     inputs: dict[str, Path]
     in_bytes: bool
     """Whether the objective predicts every token, so that its loss is one of bits per byte."""
+    replica: int = 0
+    """Which of those of local SGD this process belongs to."""
 
     def draw(self, first: int, size: int) -> Sequence[Batch]:
-        """This data-parallel rank's micro-batches of the step that begins at place `first` of the order."""
-        rank, ranks = parallel_state.get_data_parallel_rank(), self.config.parallel.data
+        """This data-parallel rank's micro-batches of the step that begins at place `first` of the order; none where
+        workers read them."""
+        if self.config.asynchronous:
+            return ()
+        rank, ranks = self._part
         return self.data.batch(first, size, self.config.micro_batch, rank, ranks)
 
     def size(self, settings: Settings, consumed: int) -> int:
@@ -68,11 +74,11 @@ class Task:
         total = sum(row["count"] for row in rows)
         mean = sum(row["loss"] * row["count"] for row in rows) / total
         by_source = mean_by_source(rows, self.data.names) if len(self.data.names) > 1 else {}
-        return {"loss": mean, **by_source}
+        return {"loss": mean, **by_source, **exchange.of_steps(rows)}
 
     def validate(self, trainer: Trainer) -> dict[str, Any]:
         """Held-out loss, and bits per byte, of each set, and by source of the first."""
-        rank, ranks = parallel_state.get_data_parallel_rank(), self.config.parallel.data
+        rank, ranks = self._part
         found: dict[str, Any] = {}
         for name, heldout in self.heldout.items():
             row = trainer.evaluate(
@@ -86,6 +92,13 @@ class Task:
                 figure = "bits_per_byte" if self.in_bytes else "loss"
                 found["heldout_by_source"] = {n: told[figure] for n, told in heldout.by_source(row).items()}
         return found
+
+    @property
+    def _part(self) -> tuple[int, int]:
+        """Which part of what all replicas and data ranks split is this rank's, and of how many."""
+        data = self.config.parallel.data
+        replicas = self.config.local.replicas if self.config.local else 1
+        return self.replica * data + parallel_state.get_data_parallel_rank(), replicas * data
 
     def identity(self) -> dict[str, Any]:
         """Which data this is, for the final state."""
@@ -115,6 +128,7 @@ def build_task(
     steps: int,
     cache: Path,
     log: Callable[[str], None],
+    replica: int = 0,
 ) -> Task:
     """Open the data of a run; collective.
 
@@ -122,6 +136,7 @@ def build_task(
         inputs: of the stage.
         batch: sequences a step, the final ones of a ramp.
         cache: for the index of the order.
+        replica: see `Task`.
     """
     tokenizer = read_tokenizer(inputs["tokenizer"])
     document_end = end_of_text(tokenizer, inputs["tokenizer"])
@@ -139,4 +154,4 @@ def build_task(
         )
         for name, folder in tokens.items()
     }
-    return Task(config, context, tokenizer, data, heldout, tokens, in_bytes=objective is None)
+    return Task(config, context, tokenizer, data, heldout, tokens, objective is None, replica)

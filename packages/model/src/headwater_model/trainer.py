@@ -40,6 +40,9 @@ Loss = Callable[[Tensor, Batch], tuple[Tensor, Tensor, dict[str, Any]]]
 class Trainer:
     """A model, its optimiser and its schedule. Several may live in one process (policy and value)."""
 
+    replicas = 1
+    """Trainers that each take their share of every batch, beside the data ranks of each (local SGD)."""
+
     def __init__(self, model: GPT | Sequence[GPT], optimizer: OptimizerConfig, schedule: ScheduleConfig):
         """Wrap a model, as built by `gpt.build` or loaded by `pretrained.load` (any layout, any type), or this
         rank's chunks of one, as built by `gpt.build_chunks`."""
@@ -124,7 +127,7 @@ class Trainer:
         for chunk in self._wrapped:
             chunk.zero_grad_buffer()
         self.optimizer.zero_grad()
-        tokens = sum(batch["tokens"].numel() for batch in microbatches) * self.parallel.data
+        tokens = sum(batch["tokens"].numel() for batch in microbatches) * self.parallel.data * self.replicas
         lr = self._set_lr(tokens)
         with dropout_of(self.step_count) if self._drops else nullcontext():
             sums = self._run(microbatches, loss_fn, train=True)
@@ -258,11 +261,19 @@ class Trainer:
         """Write a Megatron distributed checkpoint into the empty `folder`: weights, optimiser, step and token
         count and torch's generator. Called on every rank; layouts may differ between save and load.
         """
-        checkpoint.write(folder, self.state())
+        checkpoint.write(folder, self.state(), self.own_files())
 
     def state(self) -> dict[str, Any]:
         """The sharded state dict that `save` writes, of this moment's tensors; collective."""
         return self._state(loading=False)
+
+    def own_files(self) -> dict[str, bytes]:
+        """Name -> content of what else `save` writes, of this rank alone."""
+        return {}
+
+    def agree(self, flag: bool) -> bool:
+        """Between two steps, whether a flag that is the same on all ranks holds in other replicas or here."""
+        return flag
 
     def load(self, folder: Path) -> None:
         """Go on from `save`: the next steps are the very steps that would have followed.

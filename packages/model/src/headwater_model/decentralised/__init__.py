@@ -6,4 +6,6 @@ staleness.py   which worker may compute which batch, how stale a gradient is
 server.py      the parameter server: owns weights and optimiser, applies gradients as they come
 worker.py      pulls weights, pushes gradients
 wire.py        what travels between the two
+mode.py        the pretrain stage in these modes
+exchange.py    bytes and staleness, for the curve and the metrics
 """

@@ -18,7 +18,8 @@ import torch
 import torch.distributed as dist
 from megatron.core.optimizer.distrib_optimizer import DistributedOptimizer
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from .._contracts.errors import UserError
@@ -29,18 +30,28 @@ from .peers import Peers
 
 
 class LocalTrainer(Trainer):
-    """A replica's trainer: `step` makes one step alone, and every H-th, and the schedule's last, ends in a meeting."""
+    """A replica's trainer: `step` makes one step alone, and every H-th, and the run's last, ends in a meeting."""
 
     def __init__(
-        self, model: GPT, optimizer: OptimizerConfig, schedule: ScheduleConfig, peers: Peers, config: LocalSGDConfig
+        self,
+        model: GPT,
+        optimizer: OptimizerConfig,
+        schedule: ScheduleConfig,
+        peers: Peers,
+        config: LocalSGDConfig,
+        steps: int | None = None,
     ):
         """Start from the first replica's weights; collective.
+
+        Args:
+            steps: of the run, whose last ends in a meeting; the schedule's if None.
 
         Raises:
             UserError: an optimiser that shards its float32 weights over ranks.
         """
         super().__init__(model, optimizer, schedule)
-        self.peers, self.config = peers, config
+        self.peers, self.config, self.steps = peers, config, steps or schedule.steps
+        self.replicas = peers.size
         shells = getattr(self.optimizer, "chained_optimizers", [self.optimizer])
         if any(isinstance(shell, DistributedOptimizer) for shell in shells):
             raise UserError("local SGD needs whole float32 weights on a rank: switch the distributed optimizer off")
@@ -61,10 +72,12 @@ class LocalTrainer(Trainer):
 
         Returns:
             the row of `Trainer.step`, of this replica alone; "communicated_bytes": handed to the other replicas by
-            this rank, 0 but at a meeting; and there "outer_norm", this rank's part of the outer gradient's norm.
+            this rank, 0 but at a meeting; "synchronous_bytes": what it would hand over in synchronous data
+            parallelism, a float32 gradient; and at a meeting "outer_norm", this rank's part of the outer gradient's.
         """
         row = super().step(microbatches, loss_fn, accept)
-        return {**row, **self._meet()} if self._met else {**row, "communicated_bytes": 0.0}
+        row |= {"communicated_bytes": 0.0, "synchronous_bytes": float(self.meeting.nbytes)}
+        return {**row, **self._meet()} if self._met else row
 
     def evaluate(self, microbatches: Sequence[Batch], loss_fn: Loss) -> dict[str, float]:
         """Mean over the replicas, each with its own weights on the micro-batches it is given; collective."""
@@ -74,18 +87,21 @@ class LocalTrainer(Trainer):
         """After a meeting, whether the flag is set on any replica; between meetings no, since nobody can be asked."""
         return self._met and self.peers.any(flag)
 
-    def save(self, folder: Path) -> None:
-        """Write this replica's checkpoint, as `Trainer.save`, with the last meeting's weights and the outer momentum.
+    def take_weights(self, model: GPT) -> None:
+        """As `Trainer.take_weights`, on every replica the same; the first meeting reckons from them."""
+        super().take_weights(model)
+        self.meeting.data.copy_(self._weights())
 
-        Every replica needs a folder of its own. Collective: none goes on before all are here, so that none is ever
-        more than one checkpoint ahead (see `peers.newest_common`).
+    def own_files(self) -> dict[str, bytes]:
+        """The last meeting's weights and the outer momentum.
+
+        Every replica needs a folder of its own, and none may be more than one checkpoint ahead of another
+        (`saver.Saver`'s `meet`): see `peers.newest_common`.
         """
-        self.peers.any(False)
-        super().save(folder)
         state = {"meeting": self.meeting.data}
         if (momentum := self.outer.state[self.meeting].get("momentum_buffer")) is not None:
             state["momentum"] = momentum
-        save_file(state, _outer_file(folder))
+        return {_outer_file(): to_bytes(state)}
 
     def load(self, folder: Path) -> None:
         """Go on from `save`, in the middle between two meetings too: all steps are those that would have followed.
@@ -95,7 +111,7 @@ class LocalTrainer(Trainer):
         """
         super().load(folder)
         try:
-            state = load_file(_outer_file(folder))
+            state = load_file(folder / _outer_file())
             self.meeting.data.copy_(state["meeting"])
         except (OSError, SafetensorError, KeyError, RuntimeError) as e:
             reason = " ".join(str(e).split())[:150]
@@ -106,7 +122,7 @@ class LocalTrainer(Trainer):
     @property
     def _met(self) -> bool:
         """Whether the last step ended in a meeting."""
-        return self.step_count % self.config.inner_steps == 0 or self.step_count == self.schedule.steps
+        return self.step_count % self.config.inner_steps == 0 or self.step_count == self.steps
 
     def _meet(self) -> dict[str, float]:
         gradient = self.meeting.data - self._weights()
@@ -132,5 +148,5 @@ class LocalTrainer(Trainer):
             parameter.copy_(master)
 
 
-def _outer_file(folder: Path) -> Path:
-    return folder / f"outer-{dist.get_rank():05d}.safetensors"
+def _outer_file() -> str:
+    return f"outer-{dist.get_rank():05d}.safetensors"

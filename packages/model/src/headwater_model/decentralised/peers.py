@@ -72,13 +72,18 @@ class Peers:
         return bool(self.largest(int(flag)))
 
     def average(self, row: dict[str, float]) -> dict[str, float]:
-        """Means of all peers' rows, each peer weighted by its "count"; "count" itself is summed."""
+        """Means of all peers' rows, each weighted by what it is the mean of: the row's "count", and for loss/NAME
+        the share/NAME of it (`source_loss`). "count" itself is summed."""
         names = [name for name in row if name != "count"]
-        table = torch.tensor([*(row[name] * row["count"] for name in names), row["count"]], dtype=torch.float64)
+        shares = [row[f"share/{name[5:]}"] if name.startswith("loss/") else 1.0 for name in names]
+        weights = [row["count"] * share for share in shares]
+        sums = [row[name] * weight for name, weight in zip(names, weights, strict=True)]
+        table = torch.tensor([[*sums, row["count"]], [*weights, 1.0]], dtype=torch.float64)
         with _told():
             self._group.allreduce([table]).wait()
-        *sums, count = table.tolist()
-        return {**{name: total / count for name, total in zip(names, sums, strict=True)}, "count": count}
+        (*sums, count), (*weights, _) = table.tolist()
+        means = [total / weight if weight else 0.0 for total, weight in zip(sums, weights, strict=True)]
+        return {**dict(zip(names, means, strict=True)), "count": count}
 
     def send(self, values: Tensor, to: int) -> None:
         """Hand `values` (on the host) to one peer.

@@ -42,17 +42,19 @@ class ParameterServer(Trainer):
         peers: Peers,
         config: AsyncConfig,
         log: Callable[[str], None] = print,
+        steps: int | None = None,
     ):
         """Workers are greeted by the first `step`.
 
         Args:
             schedule: its steps are updates, and batches.
+            steps: of the run; the schedule's if None.
             peers: this process is the first of them, the others are workers.
             log: is told of a worker that is lost.
         """
         super().__init__(model, optimizer, schedule)
         self.peers, self.config, self._log = peers, config, log
-        self.clocks = Clocks(range(1, peers.size), config.staleness, schedule.steps)
+        self.clocks = Clocks(range(1, peers.size), config.staleness, steps or schedule.steps)
         self._order = SeededArrivals(config.seed) if config.arrivals == "seeded" else None
         self._events: queue.SimpleQueue[tuple[int, Tensor | None]] = queue.SimpleQueue()
         self._arrived: dict[int, Tensor] = {}
@@ -67,11 +69,12 @@ class ParameterServer(Trainer):
         accept: Callable[[dict[str, float]], bool] | None = None,
     ) -> dict[str, float]:
         """Apply the next gradient that arrives, or, with seeded arrivals, that is due. Batches and loss are the
-        workers' business; `accept` as in `Trainer.step`. After the schedule's last update the workers are told to stop.
+        workers' business; `accept` as in `Trainer.step`. After the run's last update the workers are told to stop.
 
         Returns:
             loss and count of the gradient's batch; grad_norm; lr, damped if so configured; staleness, in updates;
-            the numbers of batch and worker; and communicated_bytes, gradient and weights together.
+            the numbers of batch and worker; communicated_bytes, gradient and weights together; synchronous_bytes,
+            what as many ranks would hand over in synchronous data parallelism, a float32 gradient each.
 
         Raises:
             UserError: no worker is left.
@@ -95,12 +98,12 @@ class ParameterServer(Trainer):
             "batch": float(batch),
             "worker": float(worker),
             "communicated_bytes": float(self._gradients[worker].nbytes + weights),
+            "synchronous_bytes": float(self._gradients[worker].nbytes * (self.peers.size - 1)),
         }
 
-    def save(self, folder: Path) -> None:
-        """`Trainer.save`, and the batches of which a worker has the gradient in the making: they are done again."""
-        super().save(folder)
-        (folder / BATCHES).write_text(json.dumps(self.clocks.open_batches))
+    def own_files(self) -> dict[str, bytes]:
+        """The batches of which a worker has the gradient in the making: they are done again."""
+        return {BATCHES: json.dumps(self.clocks.open_batches).encode()}
 
     def load(self, folder: Path) -> None:
         """Go on from `save`, before the first `step`. Every batch counts once, though gradients that were in the

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 
 import headwater_model.cpu as cpu  # noqa: F401
 
 import torch
 
 from .._contracts.errors import UserError
+from ..runtime import dropout_of
 from ..trainer import Batch, Loss, Trainer
 from . import wire
 from .peers import PeerLost, Peers
@@ -53,7 +55,8 @@ class Worker(Trainer):
             for chunk in self._wrapped:
                 chunk.zero_grad_buffer()
             self.optimizer.zero_grad()
-            row = self._run(batches(int(order)), loss_fn, train=True)
+            with dropout_of(int(order)) if self._drops else nullcontext():
+                row = self._run(batches(int(order)), loss_fn, train=True)
             peers.send(wire.push(int(order), row["loss"], row["count"]), wire.SERVER)
             peers.send(wire.gradient(self.module), wire.SERVER)
             done += 1

@@ -4,7 +4,7 @@
 
 parts.yaml names what is replaced in each:
 
-    no warm-up: {pretrain.warmup: 0.0}
+    no warm-up: {pretrain.schedule.warmup: 0.0}
     adamw: {pretrain.optimizer.kind: adamw}
 
 Every part is trained with the seeds of the baseline (weights and data order), and compared with it seed by seed.
