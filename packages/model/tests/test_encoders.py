@@ -7,7 +7,6 @@ import os
 import socket
 import subprocess
 import sys
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from headwater_model import infilling, model, runtime
+from headwater_model import infilling, kernels, model, products, runtime
 from headwater_model._contracts.errors import UserError
 from headwater_model._contracts.sequences import IGNORED
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
@@ -83,8 +82,10 @@ def test_what_a_shape_counts_is_what_is_built(name: str) -> None:
 
 
 @EVERY
-def test_a_step_costs_the_products_that_a_shape_counts(name: str) -> None:
+def test_a_step_costs_the_products_that_a_shape_counts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Within 5%: at a short context the target's length is rounded, and the decoder's hidden scores are computed."""
+    monkeypatch.setattr(products, "SLOW", False)  # torch counts its own products only
+    monkeypatch.setattr(kernels, "usable", lambda *_: False)
     shape, objective = config(name, context=64), objective_of(name, 64)
     text = ids(8, objective.window)
     batch, built = objective(as_rows(text), 0), model.build(shape)
@@ -181,11 +182,13 @@ def test_what_is_no_decoder_has_one_pipeline_stage_and_no_scalar_head() -> None:
         model.build(config("t5 1.1"), "scalar")
 
 
-def train(name: str, windows: torch.Tensor, count: int, ranks: int = 1, rank: int = 0, **fields: Any) -> Any:
+def train(
+    name: str, windows: torch.Tensor, count: int, ranks: int = 1, rank: int = 0, lr: float = 1e-2, **fields: Any
+) -> Any:
     """A trainer after `count` steps on all windows, corrupted anew in each; (loss, gradient norm) as its `curve`."""
     objective = objective_of(name)
     schedule = ScheduleConfig(steps=max(count, 20), warmup=5, floor=0.1)
-    trainer: Any = Trainer(model.build(config(name, **fields), seed=5), OptimizerConfig(lr=1e-2), schedule)  # type: ignore[arg-type]
+    trainer: Any = Trainer(model.build(config(name, **fields), seed=5), OptimizerConfig(lr=lr), schedule)  # type: ignore[arg-type]
     share = len(windows) // ranks
     mine = windows[rank * share :][:share, : objective.window]
     trainer.curve = []
@@ -228,28 +231,31 @@ def test_a_masked_language_model_restores_what_it_has_read(text: torch.Tensor) -
 
 @pytest.mark.parametrize("name", ["t5 1.1", "t5 1.0"])
 def test_an_encoder_decoder_writes_the_spans_of_what_it_has_read(name: str, text: torch.Tensor) -> None:
-    """Of cuts that it has not seen; where it fails, it is for the lengths of the spans."""
+    """Of cuts that it has not seen, more of each span's beginning than the most frequent token would have right."""
     text = text[:4]
-    trained, untrained = train(name, text.repeat(4, 1), 150), train(name, text, 0)
+    trained, untrained = train(name, text.repeat(4, 1), 120, lr=5e-3), train(name, text, 0)
     assert trained.curve[0][0] == pytest.approx(6.9, abs=0.7)
     objective: Any = objective_of(name)
-    windows = text[:, : objective.window].repeat(4, 1)
-    samples = objective(as_rows(windows), 10**6)
+    samples = objective(as_rows(text[:, : objective.window].repeat(8, 1)), 10**6)
+    targets = [row[:-1] for row in samples["labels"].tolist()]
+    missing = [token for row in targets for token in row if token not in IDS.sentinels]
 
-    def spans(target: list[int]) -> list[list[int]]:
-        return [infilling.put_back([i], target, IDS) for i in target if i in IDS.sentinels]
+    def spans(written: list[int]) -> list[list[int]]:
+        return [infilling.put_back([mark], written, IDS) for mark in IDS.sentinels]
 
     def right(trainer: Any) -> float:
-        rows, size = samples["tokens"].tolist(), objective.target
-        written = infilling.write(trainer.module, rows, IDS.start, size, temperature=0, stop_ids=[END])
+        found = infilling.write(
+            trainer.module, samples["tokens"].tolist(), IDS.start, objective.target, temperature=0, stop_ids=[END]
+        )
         pairs = [
-            (truth, found)
-            for target, row in zip(samples["labels"].tolist(), written, strict=True)
-            for truth, found in zip_longest(spans(target[:-1]), spans(row.tokens[:-1]))
+            (truth, guess)
+            for target, row in zip(targets, found, strict=True)
+            for truth, guess in zip(spans(target), spans(row.tokens), strict=True)
         ]
-        return sum(truth == found for truth, found in pairs) / len(pairs)
+        return sum(len(os.path.commonprefix(pair)) for pair in pairs) / len(missing)
 
-    assert right(untrained) == 0 and right(trained) > 0.3
+    frequent = max(missing.count(token) for token in missing) / len(missing)
+    assert right(untrained) < frequent < right(trained) - 0.1, (right(untrained), frequent, right(trained))
 
 
 def test_a_prefix_model_learns_what_follows_a_prefix(text: torch.Tensor) -> None:

@@ -23,7 +23,7 @@ from megatron.core.transformer.transformer_config import TransformerConfig
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
 
-from . import vocabulary
+from . import kernels, vocabulary
 from .attention import CoreAttention
 from .gpt import Head, mark_shards
 from .initialise import initialise
@@ -66,7 +66,7 @@ class Bert(BertModel):
             no labels: logits [batch, positions, vocabulary] in the model's type.
             labels: float32 [batch, positions], negative log-likelihood of each label in nats, 0 where IGNORED.
         """
-        segments = torch.zeros_like(tokens) if attention_mask is None else attention_mask
+        segments = torch.zeros_like(tokens[:1]) if attention_mask is None else attention_mask
         types = torch.zeros_like(tokens) if token_types is None else token_types
         embedded = self.embedding(tokens, self.bert_position_ids(tokens), types)
         hidden = self.encoder(
@@ -125,6 +125,7 @@ def build(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: int | N
         mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed, "lm")
         model.to(device=cpu.DEVICE, dtype=dtype)
+        kernels.adopt(model)
     return model
 
 

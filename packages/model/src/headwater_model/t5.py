@@ -24,7 +24,7 @@ from megatron.core.transformer.transformer_block import TransformerBlockSubmodul
 from megatron.core.transformer.transformer_config import TransformerConfig
 from torch import Tensor
 
-from . import vocabulary
+from . import kernels, vocabulary
 from .gpt import Head, mark_shards
 from .initialise import initialise
 from .megatron_config import megatron_config
@@ -162,6 +162,7 @@ def build(config: ModelConfig, dtype: torch.dtype = torch.float32, seed: int | N
         mark_shards(model)
         initialise(model, config, torch.initial_seed() if seed is None else seed, "lm")
         model.to(device=cpu.DEVICE, dtype=dtype)
+        kernels.adopt(model)
     return model
 
 
