@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # importlib mode leaves the test
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from headwater_model import runtime
@@ -21,6 +22,8 @@ from headwater_model._contracts.manifest import Manifest, write
 from headwater_model.config import ModelConfig
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 SHAPE = ModelConfig(layers=2, hidden=64, heads=4, kv_heads=2, vocab=512, context=32)
 

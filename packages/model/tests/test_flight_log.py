@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater_model._contracts.errors import UserError
@@ -24,6 +24,7 @@ events = st.builds(
 
 
 @given(st.lists(events, max_size=5))
+@settings(max_examples=25)  # each event is flushed to the disk
 def test_what_is_written_is_what_is_read(tmp_path_factory: pytest.TempPathFactory, made: list[Event]) -> None:
     folder = tmp_path_factory.mktemp("flight")
     log = FlightLog(folder)
