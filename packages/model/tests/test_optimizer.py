@@ -324,11 +324,12 @@ def test_muon_takes_over_the_matrices_and_leaves_adamw_its_moments(shape):
 
 
 def test_other_groups_keep_all_moments(shape):
-    one, other = (trainer(shape, "adafactor", schedule=CONSTANT, weight_decay=0.0) for _ in range(2))
+    # Clipping adds up the norm group by group, and another order of sums is another last bit.
+    one, other = (trainer(shape, "adafactor", schedule=CONSTANT, weight_decay=0.0, clip=0.0) for _ in range(2))
     for step in range(3):
         if step == 1:
             told = one.change_optimizer(
-                OptimizerConfig(kind="adafactor", lr=0.01, weight_decay=0.0, decay_embeddings=False)
+                OptimizerConfig(kind="adafactor", lr=0.01, weight_decay=0.0, clip=0.0, decay_embeddings=False)
             )
             assert told.endswith("adafactor: moments kept")
         for each in (one, other):
