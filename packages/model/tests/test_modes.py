@@ -111,7 +111,7 @@ def test_replicas_learn_and_hand_over_weights_at_meetings_alone(runs: Path) -> N
 def test_a_run_of_which_a_replica_was_killed_goes_on_to_the_same_bytes(inputs, runs: Path, tmp_path: Path) -> None:
     running = command(inputs, tmp_path, LOCAL)
     end = time.monotonic() + 300
-    while not list(tmp_path.glob("work/pretrain/*/replica-1/checkpoints/step-*")):
+    while not all(list(tmp_path.glob(f"work/pretrain/*/replica-{n}/checkpoints/step-*")) for n in (0, 1)):
         assert running.poll() is None and time.monotonic() < end, running.communicate()[0]
         time.sleep(0.01)
     os.kill(rank(running.pid, 1), signal.SIGKILL)
