@@ -221,7 +221,7 @@ def _trainer(config: PretrainConfig, model: ModelConfig, settings: Settings) -> 
     chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
     if transfer := config.optimizer.width_transfer:
         for chunk in chunks:
-            width_transfer.initialise(chunk, model, transfer.base)
+            width_transfer.initialise(chunk, model, transfer)
     return Trainer(chunks, settings.optimizer, settings.schedule)
 
 
