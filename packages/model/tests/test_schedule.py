@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import headwater_model.cpu  # noqa: F401
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from megatron.core.optimizer_param_scheduler import OptimizerParamScheduler
 from pydantic import ValidationError
@@ -63,6 +63,7 @@ def test_curves_that_megatron_has_are_megatrons(kind, warmup, floor):
         assert peak * factor(ours, step) == pytest.approx(group["lr"], rel=1e-12), step
 
 
+@settings(max_examples=200, deadline=None)
 @given(schedules())
 def test_it_rises_to_the_peak_then_never_rises_nor_leaves_floor_and_peak(schedule):
     curve = [factor(schedule, n) for n in range(1, schedule.steps + 20)]
@@ -77,6 +78,7 @@ def test_it_rises_to_the_peak_then_never_rises_nor_leaves_floor_and_peak(schedul
         assert set(rest[schedule.steps - schedule.warmup :]) == {rest[-1]}
 
 
+@settings(max_examples=200, deadline=None)
 @given(schedules().filter(lambda schedule: schedule.kind != "step"))
 def test_it_has_no_jump_where_one_part_meets_the_next(schedule):
     joints = {schedule.warmup, schedule.steps - schedule.decay, schedule.steps} - {0}

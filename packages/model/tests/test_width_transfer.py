@@ -13,9 +13,11 @@ from headwater_model.config import ModelConfig, OptimizerConfig, PretrainConfig,
 from headwater_model.gpt import GPT, build
 from headwater_model.optimizer_state import slots
 from headwater_model.trainer import Trainer, next_token_loss
+from headwater_model.training_config import WidthTransferConfig
 
 BASE, WIDEST = 32, 256
 RATES = {"adamw": 0.003, "lion": 0.001, "adafactor": 0.03, "muon": 0.01, "sgd": 0.1}
+TRANSFER = WidthTransferConfig(base=BASE)
 LAYER, LOGITS = "decoder.layers.1", "output_layer"
 
 
@@ -26,14 +28,14 @@ def shape(width: int, tie: bool = False) -> ModelConfig:
 
 
 def config(kind: str, transfer: bool, lr: float | None = None) -> OptimizerConfig:
-    asked = {"base": BASE} if transfer else None
+    asked = TRANSFER if transfer else None
     return OptimizerConfig(kind=kind, lr=lr or RATES[kind], weight_decay=0.1, clip=0.0, width_transfer=asked)
 
 
 def model(width: int, transfer: bool, tie: bool = False) -> GPT:
     made = build(shape(width, tie), seed=3)
     if transfer:
-        width_transfer.initialise(made, shape(width, tie), BASE)
+        width_transfer.initialise(made, shape(width, tie), TRANSFER)
     return made
 
 
@@ -134,14 +136,14 @@ def test_it_is_switched_on_in_the_middle_of_a_run():
 )
 def test_models_whose_scaling_is_another_are_refused_in_a_line(fields, told):
     with pytest.raises(UserError, match=told):
-        width_transfer.initialise(model(BASE, False), shape(BASE).model_copy(update=fields), BASE)
+        width_transfer.initialise(model(BASE, False), shape(BASE).model_copy(update=fields), TRANSFER)
 
 
 def test_pretraining_takes_the_plans_rate_for_the_hidden_matrices_of_its_own_width():
-    run = PretrainConfig(optimizer={"width_transfer": {"base": BASE}})
+    run = PretrainConfig(optimizer={"width_transfer": {"base": BASE, "output": 2}})
     wide = shape(128)
     settings = pretrain.first_settings(run, {"lr": 0.01, "batch": 1, "model": wide.model_dump()}, steps=10)
     one = Trainer(pretrain._chunks(run, wide), settings.optimizer, settings.schedule)
     rates = {settings.optimizer.lr * group["lr_mult"] for group in one.optimizer.param_groups}
     assert rates == {0.01, 0.04}
-    assert one.module.output_layer.weight.std().item() == pytest.approx(0.02 / 4, rel=0.05)
+    assert one.module.output_layer.weight.std().item() == pytest.approx(2 * 0.02 / 4, rel=0.05)

@@ -231,7 +231,7 @@ def _chunks(config: PretrainConfig, model: ModelConfig) -> list[GPT]:
     chunks = build_chunks(model, dtype=pretrained.TYPES[config.precision], seed=config.seed)
     if transfer := config.optimizer.width_transfer:
         for chunk in chunks:
-            width_transfer.initialise(chunk, model, transfer.base)
+            width_transfer.initialise(chunk, model, transfer)
     return chunks
 
 

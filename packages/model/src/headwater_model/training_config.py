@@ -122,6 +122,11 @@ class WidthTransferConfig(Config):
     """A learning rate found on a narrow model, used on a wide one (muP, Yang et al., arXiv:2203.03466)."""
 
     base: int = Field(ge=8, description="hidden width of the model for which `optimizer.lr` is right")
+    output: float = Field(
+        1.0,
+        gt=0,
+        description="what the base's output matrix (with tied embeddings: last gain) is multiplied with as drawn",
+    )
 
 
 OPTIMIZERS: dict[str, dict[str, float | bool]] = {

@@ -32,6 +32,7 @@ from torch import Tensor, nn
 
 from ._contracts.errors import UserError
 from .config import ModelConfig
+from .training_config import WidthTransferConfig
 
 Role = Literal["input", "hidden", "output"]
 
@@ -76,8 +77,8 @@ def lr_scale(kind: str, role: Role, hidden: int, base: int) -> float:
 
 
 @torch.no_grad()
-def initialise(model: nn.Module, config: ModelConfig, base: int) -> None:
-    """Make a freshly drawn model one of width transfer: its output matrix (tied: last gain) x base / hidden.
+def initialise(model: nn.Module, config: ModelConfig, transfer: WidthTransferConfig) -> None:
+    """Make a freshly drawn model one of width transfer: its output matrix (tied: last gain) x output x base / hidden.
 
     Args:
         model: as `gpt.build` gives it, this rank's part, before its `Trainer` copies the weights.
@@ -92,7 +93,7 @@ def initialise(model: nn.Module, config: ModelConfig, base: int) -> None:
     tied = is_tied(model)
     for name, weight in model.named_parameters():
         if role(name, weight, tied) == "output":
-            weight.mul_(base / config.hidden)
+            weight.mul_(transfer.output * transfer.base / config.hidden)
 
 
 def is_tied(model: nn.Module) -> bool:
