@@ -105,9 +105,13 @@ def test_changes_are_made_logged_and_flown_again_by_another_run(runs: Runs) -> N
     plan = runs.plan()
     out = runs.run("changed", plan, changes=CHANGES)
     events = flight_log.read(out / "flight.jsonl")
-    assert [(e.step, e.details["set"]) for e in events] == [(c["step"], c["set"]) for c in CHANGES]
+    assert [(e.step, e.details["set"]) for e in events if e.what == "change"] == [(c["step"], c["set"]) for c in CHANGES]
+    assert [(e.step, e.why) for e in events if e.what == "optimizer"] == [
+        (6, "optimizer adamw: settings changed; masters and moments kept"),
+        (10, "optimizer adamw to lion: masters kept; lion: first moment kept from adamw"),
+    ]
     metrics = json.loads((out / "metrics.json").read_text())
-    assert metrics["tokens"] == 32 * (14 * 8 + 10 * 16) and metrics["events"] == {"change": 3}
+    assert metrics["tokens"] == 32 * (14 * 8 + 10 * 16) and metrics["events"] == {"change": 3, "optimizer": 2}
     assert json.loads((out / "run.json").read_text())["model"]["activation"] == "relu"
     assert state(out) != state(runs.run("plain", plan))
     again = runs.run("again", plan, inputs={"flight": out})
@@ -152,8 +156,8 @@ def test_an_order_reaches_a_run_under_way_and_survives_a_crash(runs: Runs, monke
     with pytest.raises(Crash):
         runs.run("steered", plan, report=order)
     steered = runs.run("steered", plan)
-    (event,) = flight_log.read(steered / "flight.jsonl")
-    assert (event.step, event.why) == (8, "by hand") and event.details["set"] == {"optimizer.lr": 0.002}
+    event, kept = flight_log.read(steered / "flight.jsonl")
+    assert kept.what == "optimizer" and (event.step, event.why) == (8, "by hand") and event.details["set"] == {"optimizer.lr": 0.002}
     told = runs.run("told", plan, changes=[{"step": 8, "set": {"optimizer.lr": 0.002}}])
     assert state(told) == state(steered)
     assert "will be changed" in capsys.readouterr().out

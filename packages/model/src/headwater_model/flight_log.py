@@ -25,7 +25,7 @@ from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
 
 NAME = "flight.jsonl"
-WHAT = ("change", "skip", "rollback", "lower_lr", "stop")
+WHAT = ("change", "optimizer", "skip", "rollback", "lower_lr", "stop")
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,8 @@ class Event:
     step: int
     """Steps done when it was made."""
     what: str
-    """One of `WHAT`: change is made by a person or the config, the others by the policy on loss spikes."""
+    """One of `WHAT`: change is made by a person or the config, optimizer says what of its state a change kept, the
+    others come from the policy on loss spikes."""
     why: str
     rollbacks: int = 0
     """Rollbacks before it."""

@@ -295,14 +295,16 @@ class Loop:
             if new != self.settings:
                 told = ", ".join(f"{key} = {value}" for key, value in event.details["set"].items())
                 self.log(f"step {event.step}: {told}" + (f" ({event.why})" if event.why else ""))
-                self._apply(new, self.place.lr_factor)
+                kept = self._apply(new, self.place.lr_factor)
+                if kept:
+                    self._note(Event(step, "optimizer", kept, rollbacks))
                 self._publish_settings()
 
-    def _apply(self, new: Settings, lr_factor: float) -> None:
-        """Bring the trainer to new settings."""
-        optimizer = new.optimizer.model_copy(update={"lr": new.optimizer.lr * lr_factor})
+    def _apply(self, new: Settings, lr_factor: float) -> str:
+        """Bring the trainer to new settings; answers what a changed optimiser kept, empty where none changed."""
+        optimizer, kept = new.optimizer.model_copy(update={"lr": new.optimizer.lr * lr_factor}), ""
         if optimizer != self.trainer.optimizer_config:
-            self.trainer.change_optimizer(optimizer)
+            kept = self.trainer.change_optimizer(optimizer)
         if new.schedule != self.trainer.schedule:
             self.trainer.change_schedule(new.schedule)
         if new.activation != self.settings.activation:
@@ -310,6 +312,7 @@ class Loop:
                 set_activation(chunk, new.activation)
         self.settings = new
         self.place.settings = resolved(new)
+        return kept
 
     def _note(self, event: Event) -> None:
         if self.flight.add(event):
