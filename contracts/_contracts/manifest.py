@@ -21,7 +21,7 @@ NAME = "manifest.json"
 # kind -> schema version. contracts/schemas/KIND.md describes each. Raise the number with the page.
 SCHEMAS = {
     "sources": 1,
-    "items": 1,
+    "items": 2,
     "documents": 1,
     "classifier": 1,
     "corpus": 1,
@@ -34,7 +34,7 @@ SCHEMAS = {
     "export": 1,
     "instructions": 1,
     "preferences": 1,
-    "results": 1,
+    "results": 2,
     "report": 1,
 }
 

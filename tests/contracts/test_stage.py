@@ -39,7 +39,7 @@ def made(folder, number: int = 0):
     folder.mkdir(parents=True)
     for name in ("first", "second"):
         (folder / name).write_text(str(number))
-    manifest.write(folder, Manifest("results", 1, "p", "1", "s", {"number": number}))
+    manifest.write(folder, Manifest("results", 2, "p", "1", "s", {"number": number}))
     return folder
 
 

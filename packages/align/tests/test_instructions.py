@@ -61,7 +61,7 @@ def test_a_demonstration_that_holds_a_benchmark_item_is_refused(make, jsonl, tmp
     items = tmp_path / "items"
     items.mkdir()
     (items / "quiz.jsonl").write_text(json.dumps({"id": "1", "text": item}) + "\n")
-    manifest.write(items, manifest.Manifest("items", 1, "test", "0", "items", {}))
+    manifest.write(items, manifest.Manifest("items", 2, "test", "0", "items", {}))
     _, out = make("--in", f"items={items}", s=("instructions", {"a.jsonl": jsonl([*ROWS, leaked])}))
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["rejects_by_reason"] == {"holds a benchmark item": 1}

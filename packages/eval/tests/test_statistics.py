@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater_eval.statistics import Estimate, mean_of_independent, ratio_bootstrap, wilson
+from headwater_eval.statistics import Estimate, clustered_mean, mean_of_independent, ratio_bootstrap, wilson
 
 
 def test_wilson_gives_newcombes_published_intervals() -> None:
@@ -56,3 +56,18 @@ def test_one_document_has_a_value_and_no_interval() -> None:
 def test_the_mean_of_independent_scores_has_the_smaller_error() -> None:
     mean = mean_of_independent([Estimate(0.4, 0.03, 0, 1), Estimate(0.6, 0.04, 0, 1)])
     assert mean.value == pytest.approx(0.5) and mean.stderr == pytest.approx(0.025)
+
+
+@given(st.lists(st.floats(-5, 5), min_size=2, max_size=30))
+def test_clusters_of_one_give_the_usual_standard_error(values: list[float]) -> None:
+    found = clustered_mean(np.array(values), [str(i) for i in range(len(values))])
+    assert found.stderr == pytest.approx(np.std(values, ddof=1) / math.sqrt(len(values)), abs=1e-9)
+    assert found.value == pytest.approx(np.mean(values), abs=1e-9)
+
+
+def test_items_that_always_agree_count_as_one() -> None:
+    """Each answer five times over: the interval is that of the answers once."""
+    once = clustered_mean(np.array([0.0, 1.0, 1.0, 0.0]), list("abcd"))
+    again = clustered_mean(np.repeat([0.0, 1.0, 1.0, 0.0], 5), [c for c in "abcd" for _ in range(5)])
+    assert again.stderr == pytest.approx(once.stderr) and again.value == once.value
+    assert math.isnan(clustered_mean(np.array([1.0, 0.0]), ["a", "a"]).stderr)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +14,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from headwater_model import forward, gpt, pretrained, runtime
+from headwater_model import forward, gpt, launch, pretrained, runtime
 from headwater_model.attention import CoreAttention
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.generation import generate
@@ -278,22 +276,9 @@ def two_ranks(text: torch.Tensor, tokenizer_folder: Path, tmp_path_factory: pyte
     torch.save(text, folder / "text.pt")
     for family in SPLIT:
         pretrained.save(folder / family, model_of(family), config(family), tokenizer_folder, "lm")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(folder)],
-            env={**os.environ, **shared, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [rank.communicate()[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+        launch.run("test_architectures", [str(folder)], 2, folder / "logs")
     return json.loads((folder / "found.json").read_text()) | {"folder": folder}
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from headwater_model import infilling, kernels, model, products, runtime
+from headwater_model import infilling, kernels, launch, model, products, runtime
 from headwater_model._contracts.errors import UserError
 from headwater_model._contracts.sequences import IGNORED
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
@@ -302,37 +300,29 @@ def test_whatever_is_written_no_mark_stays_and_no_text_is_lost(shown: list[int],
 
 
 RANKED = ["t5 1.1", "t5 1.0", "bert", "bert untied", "prefix"]
+LAYOUTS = {
+    "tensor": ParallelConfig(tensor=2),
+    "tensor, attention computed again": ParallelConfig(tensor=2, recompute="selective"),
+    "data": ParallelConfig(data=2),
+    "ZeRO-1, layers computed again": ParallelConfig(data=2, zero=1, recompute="full"),
+}
 
 
-def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path) -> None:
-    """Tensor and data parallel, in float32, where only the order of sums differs."""
+def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float32, where only the order of sums differs."""
     torch.save(text, tmp_path / "text.pt")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(tmp_path)],
-            env={**os.environ, **shared, "RANK": str(rank)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    printed = [rank.communicate()[0] for rank in ranks]
-    assert [rank.returncode for rank in ranks] == [0, 0], printed
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
+    launch.run("test_encoders", [str(tmp_path)], 2, tmp_path / "logs")
     found = json.loads((tmp_path / "found.json").read_text())
     for name in RANKED:
         one = train(name, text, 3)
         greedy = answer(name, one.module)
-        for axis in ("tensor", "data"):
-            curve, answered = found[axis][name]
+        for layout in LAYOUTS:
+            curve, answered = found[layout][name]
             for (loss, norm), (loss_of_two, norm_of_two) in zip(one.curve, curve, strict=True):
-                assert loss == pytest.approx(loss_of_two, abs=1e-4), (name, axis)
-                assert norm == pytest.approx(norm_of_two, rel=2e-3), (name, axis)
-            assert answered == greedy, (name, axis)
+                assert loss == pytest.approx(loss_of_two, abs=1e-4), (name, layout)
+                assert norm == pytest.approx(norm_of_two, rel=2e-3), (name, layout)
+            assert answered == greedy, (name, layout)
 
 
 def answer(name: str, built: Any) -> list[int]:
@@ -351,13 +341,13 @@ def _rank(folder: Path) -> None:
 
     torch.set_num_threads(1)
     windows, found = torch.load(folder / "text.pt"), {}
-    for axis in ("tensor", "data"):
-        runtime.initialize(ParallelConfig(**{axis: 2}), seed=1)
+    for layout, parallel in LAYOUTS.items():
+        runtime.initialize(parallel, seed=1)
         rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-        found[axis] = {}
+        found[layout] = {}
         for name in RANKED:
             trained = train(name, windows, 3, ranks, rank)
-            found[axis][name] = (trained.curve, answer(name, trained.module))
+            found[layout][name] = (trained.curve, answer(name, trained.module))
         parallel_state.destroy_model_parallel()
     if os.environ["RANK"] == "0":
         (folder / "found.json").write_text(json.dumps(found))

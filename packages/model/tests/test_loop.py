@@ -105,7 +105,8 @@ def test_changes_are_made_logged_and_flown_again_by_another_run(runs: Runs) -> N
     plan = runs.plan()
     out = runs.run("changed", plan, changes=CHANGES)
     events = flight_log.read(out / "flight.jsonl")
-    assert [(e.step, e.details["set"]) for e in events if e.what == "change"] == [(c["step"], c["set"]) for c in CHANGES]
+    made = [(e.step, e.details["set"]) for e in events if e.what == "change"]
+    assert made == [(c["step"], c["set"]) for c in CHANGES]
     assert [(e.step, e.why) for e in events if e.what == "optimizer"] == [
         (6, "optimizer adamw: settings changed; masters and moments kept"),
         (10, "optimizer adamw to lion: masters kept; lion: first moment kept from adamw"),
@@ -157,7 +158,8 @@ def test_an_order_reaches_a_run_under_way_and_survives_a_crash(runs: Runs, monke
         runs.run("steered", plan, report=order)
     steered = runs.run("steered", plan)
     event, kept = flight_log.read(steered / "flight.jsonl")
-    assert kept.what == "optimizer" and (event.step, event.why) == (8, "by hand") and event.details["set"] == {"optimizer.lr": 0.002}
+    assert (event.step, event.why, event.details["set"]) == (8, "by hand", {"optimizer.lr": 0.002})
+    assert kept.what == "optimizer"
     told = runs.run("told", plan, changes=[{"step": 8, "set": {"optimizer.lr": 0.002}}])
     assert state(told) == state(steered)
     assert "will be changed" in capsys.readouterr().out

@@ -6,29 +6,8 @@ item into the row that this YAML expects. A task without `stock` is defined by `
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-
 from . import readers
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One task."""
-
-    name: str
-    """lm-eval's name of it, where lm-eval has it."""
-    measures: str
-    file: str
-    """How the path of its file ends, inside any source."""
-    read: Callable[[Path], readers.Rows]
-    metric: str
-    """The headline metric; the others stand beside it."""
-    kind: str = "choice"
-    """choice (accuracy, against chance) or bias (share of stereotyping preferences, against one half)."""
-    stock: str = ""
-    to_stock: Callable[[dict], dict] | None = None
+from .benchmark import Benchmark
 
 
 def _boolq(item: dict) -> dict:

@@ -13,40 +13,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from . import (
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     native,
+    samples,
 )
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.stage import Run
-from .catalogue import BENCHMARKS, Benchmark
+from .benchmark import Benchmark
+from .catalogue import BENCHMARKS
 from .config import EvaluateConfig
 from .documents import Document, choose, stream
 from .generations import generate, prompt_documents
 from .items import load
 from .lm import HeadwaterLM
-from .scores import average_score, bias_scores, choice_scores, heldout_scores, sample_rows
+from .scores import average_score, heldout_scores, sample_rows, scores_of
 from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task
-
-SAMPLES = pa.schema(
-    [
-        ("task", pa.string()),
-        ("doc_id", pa.string()),
-        ("prompt", pa.string()),
-        ("choices", pa.list_(pa.string())),
-        ("logprobs", pa.list_(pa.float64())),
-        ("picked", pa.int32()),
-        ("label", pa.int32()),
-        ("correct", pa.bool_()),
-        ("category", pa.string()),
-        ("direction", pa.string()),
-    ]
-)
 
 
 def run(run: Run) -> None:
@@ -94,8 +78,8 @@ def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
 
 def _score_items(lm: HeadwaterLM, benchmark: Benchmark, items: list[dict]) -> dict:
     results, logged = _ask(lm, benchmark_task(benchmark, items), bootstrap=100)
-    rows = sample_rows(benchmark, items, logged)
-    scores = bias_scores(benchmark, rows) if benchmark.kind == "bias" else choice_scores(benchmark, items, rows)
+    rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
+    scores = (benchmark.scores or scores_of)(benchmark, items, rows)
     return {"results": results, "rows": rows, "scores": scores}
 
 
@@ -124,8 +108,7 @@ def _write(run: Run, parts: list[dict], generations: list[dict]) -> None:
         for section, values in part["results"].items():
             results.setdefault(section, {}).update(values)
     scores.update(average_score(scores))
-    rows = [{name: row[name] for name in SAMPLES.names} for part in parts for row in part["rows"]]
-    pq.write_table(pa.Table.from_pylist(rows, SAMPLES), run.out / "samples.parquet", compression="zstd")
+    samples.write(run.out, [row for part in parts for row in part["rows"]])
     write_atomic(run.out / "results.json", canonical_json(results))
     write_atomic(run.out / "generations.jsonl", "".join(json.dumps(g, ensure_ascii=False) + "\n" for g in generations))
     run.write_metrics(scores)

@@ -12,16 +12,16 @@ from typing import Any
 
 import numpy as np
 
-from .catalogue import Benchmark
+from .benchmark import Benchmark, Item, Row, Scores
 from .documents import Document
 from .items import chance
-from .statistics import Estimate, mean_of_independent, ratio_bootstrap, wilson
+from .statistics import Estimate, clustered_mean, mean_of_independent, ratio_bootstrap, wilson
 
 AVERAGE = "average"
 
 
-def sample_rows(benchmark: Benchmark, items: list[dict], logged: list[dict]) -> list[dict]:
-    """What the model made of each item: log-probabilities (nats) of the choices and the one it picked.
+def sample_rows(benchmark: Benchmark, items: list[Item], logged: list[dict]) -> list[Row]:
+    """What the model made of each item: the choice it picked with the log-probabilities (nats) of all, or its text.
 
     The pick is that of the headline metric: acc_norm divides by a choice's characters, as lm-eval does.
 
@@ -30,26 +30,48 @@ def sample_rows(benchmark: Benchmark, items: list[dict], logged: list[dict]) -> 
     """
     rows = []
     for sample in sorted(logged, key=lambda s: s["doc_id"]):
-        item = items[sample["doc_id"]]
-        logprobs = [response[0] for response in sample["filtered_resps"]]
-        weights = [len(c) if benchmark.metric == "acc_norm" else 1 for c in item["choices"]]
-        picked = int(np.argmax(np.array(logprobs) / weights))
-        rows.append(
-            {
-                "task": benchmark.name,
-                "doc_id": item["id"],
-                "prompt": sample["arguments"][0][0],
-                "choices": item["choices"],
-                "logprobs": logprobs,
-                "picked": picked,
-                "label": item["label"],
-                "correct": bool(sample[benchmark.metric]),
-                "category": item.get("category"),
-                "direction": item.get("direction"),
-                "metrics": {name: float(sample[name]) for name in sample["metrics"]},
-            }
-        )
+        item, given = items[sample["doc_id"]], sample["filtered_resps"]
+        score = float(sample[benchmark.metric])
+        row: Row = {
+            "task": benchmark.name,
+            "doc_id": item["id"],
+            "cluster": item.get("cluster"),
+            "prompt": sample["arguments"][0][0],
+            "score": score,
+            "correct": score == 1.0,
+            "category": item.get("category"),
+            "direction": item.get("direction"),
+            "metrics": {name: float(sample[name]) for name in sample["metrics"]},
+        }
+        if "choices" in item:
+            logprobs = [response[0] for response in given]
+            weights = [len(c) if benchmark.metric == "acc_norm" else 1 for c in item["choices"]]
+            picked = int(np.argmax(np.array(logprobs) / weights))
+            row |= {"choices": item["choices"], "logprobs": logprobs, "picked": picked, "label": item["label"]}
+        else:
+            row |= {"response": given[0], "answers": item["answers"]}
+        rows.append(row)
     return rows
+
+
+def scores_of(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
+    """The scores of a kind: choice, bias, or the means of whatever metrics the items have."""
+    if benchmark.kind == "choice":
+        return choice_scores(benchmark, items, rows)
+    if benchmark.kind == "bias":
+        return bias_scores(benchmark, rows)
+    return mean_scores(benchmark, rows)
+
+
+def mean_scores(benchmark: Benchmark, rows: list[Row]) -> Scores:
+    """The mean of each metric over items; the interval knows which items share a passage."""
+    scores = {}
+    clusters = [row["cluster"] or row["doc_id"] for row in rows]
+    for metric in sorted(rows[0]["metrics"], key=lambda m: (m != benchmark.metric, m)):
+        key = benchmark.name if metric == benchmark.metric else f"{benchmark.name}:{metric}"
+        estimate = clustered_mean(np.array([row["metrics"][metric] for row in rows]), clusters)
+        scores[key] = score_row(metric, estimate, len(rows), None, benchmark.kind)
+    return scores
 
 
 def choice_scores(benchmark: Benchmark, items: list[dict], rows: list[dict]) -> dict[str, dict]:
@@ -90,7 +112,7 @@ def heldout_scores(documents: list[Document], nats: list[float], resamples: int,
         parts.setdefault(f"heldout:{document.source}", []).append(i)
     return {
         name: {
-            **_row("bits_per_byte", ratio_bootstrap(bits[at], size[at], resamples, seed), len(at), None, "text"),
+            **score_row("bits_per_byte", ratio_bootstrap(bits[at], size[at], resamples, seed), len(at), None, "text"),
             "heldout_bytes": int(size[at].sum()),
         }
         for name, at in sorted(parts.items())
@@ -105,13 +127,14 @@ def average_score(scores: dict[str, dict]) -> dict[str, dict]:
     estimates = [Estimate(row["value"], row["stderr"], row["low"], row["high"]) for row in rows]
     guess = sum(row["chance"] for row in rows) / len(rows)
     n = sum(row["n"] for row in rows)
-    return {AVERAGE: _row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
+    return {AVERAGE: score_row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
 
 
 def _share(outcomes: list[float], metric: str, chance: float, kind: str) -> dict:
-    return _row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
+    return score_row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
 
 
-def _row(metric: str, estimate: Estimate, n: int, chance: float | None, kind: str) -> dict[str, Any]:
+def score_row(metric: str, estimate: Estimate, n: int, chance: float | None, kind: str) -> dict[str, Any]:
+    """One row of metrics.json."""
     numbers = {name: value if math.isfinite(value) else None for name, value in estimate._asdict().items()}
     return {"metric": metric, **numbers, "n": n, "chance": chance, "kind": kind}

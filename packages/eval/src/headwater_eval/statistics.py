@@ -63,6 +63,31 @@ def ratio_bootstrap(numerators: np.ndarray, denominators: np.ndarray, resamples:
     return Estimate(value, float(np.std(ratios, ddof=1)), float(low), float(high))
 
 
+def clustered_mean(values: np.ndarray, clusters: list[str]) -> Estimate:
+    """A mean whose standard error knows that items of one cluster (a passage) resemble each other.
+
+    The cluster-robust variance of Liang and Zeger 1986 (Miller 2024, arXiv:2411.00640, section 2.2) with the correction
+    G / (G - 1) for G clusters; the interval is normal. With clusters of one item it is the usual standard error.
+
+    Args:
+        values: float [n].
+        clusters: the cluster of each.
+
+    Raises:
+        ValueError: no values, or lengths that differ.
+    """
+    if len(values) == 0 or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values and {len(clusters)} clusters")
+    value = float(np.mean(values))
+    _, at = np.unique(np.array(clusters), return_inverse=True)
+    residuals = np.bincount(at, weights=values - value)
+    groups = len(residuals)
+    if groups == 1:
+        return Estimate(value, math.nan, math.nan, math.nan)
+    stderr = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values)
+    return Estimate(value, stderr, value - Z95 * stderr, value + Z95 * stderr)
+
+
 def mean_of_independent(estimates: list[Estimate]) -> Estimate:
     """The plain mean of independent estimates, with a normal interval from their standard errors."""
     value = sum(e.value for e in estimates) / len(estimates)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .catalogue import Benchmark
+from .benchmark import Benchmark
 from .documents import Document, seeded_rank
 from .engine import STOCK_TASKS, ConfigurableTask, Dataset, load_yaml
 
@@ -33,9 +33,14 @@ def stock_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
 
 
 def own_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
+    """Our definition over the items, all of their fields at its hands."""
+    config = benchmark.own() if benchmark.own else choice_config()
+    return _task({"task": benchmark.name, "metadata": {"version": 1.0}, **config}, items)
+
+
+def choice_config() -> dict:
     """Multiple choice by log-likelihood: the query, a space, and each choice."""
-    config = {
-        "task": benchmark.name,
+    return {
         "output_type": "multiple_choice",
         "doc_to_text": lambda doc: doc["query"],
         "doc_to_choice": lambda doc: doc["choices"],
@@ -43,9 +48,7 @@ def own_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
         "metric_list": [
             {"metric": name, "aggregation": "mean", "higher_is_better": True} for name in ("acc", "acc_norm")
         ],
-        "metadata": {"version": 1.0},
     }
-    return _task(config, [{key: item[key] for key in ("query", "choices", "label")} for item in items])
 
 
 def heldout_task(documents: list[Document]) -> ConfigurableTask:
