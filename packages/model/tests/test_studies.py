@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -159,3 +161,28 @@ def test_a_checkpoint_is_held_against_the_law(tmp_path: Path, given, monkeypatch
     assert len((tmp_path / "checks.jsonl").read_text().splitlines()) == 1
     isoflop.check(tmp_path, run)
     assert len((tmp_path / "checks.jsonl").read_text().splitlines()) == 1
+
+
+def test_trials_are_kept_as_dvc_experiments(tmp_path: Path, given, capsys, monkeypatch) -> None:
+    """In a repository of its own; `dvc exp show` reads parameters and losses, and a second run keeps them once."""
+    for name in ("optuna", "dvclive"):
+        pytest.importorskip(name)
+    repository = tmp_path / "repository"
+    repository.mkdir()
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    git = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for command in (["git", "init", "-q"], ["dvc", "init", "-q"], [*git, "commit", "-q", "-m", "first"]):
+        subprocess.run([*([sys.executable, "-m"] if command[0] == "dvc" else []), *command], check=True)
+    Path("space.yaml").write_text("plan.lr: [0.00001, 0.01]\n")
+    command = ["search", "study", *given, "--space", "space.yaml", "--experiments", *sets(FIXED)]
+    assert cli.main([*command, "--trials", "2"]) == 0, capsys.readouterr().err
+    assert cli.main([*command, "--trials", "3"]) == 0, capsys.readouterr().err
+    shown = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], check=True, capture_output=True)
+    rows = {row["Experiment"]: row for row in csv.DictReader(shown.stdout.decode().splitlines()) if row["Experiment"]}
+    assert len(rows) == 3
+    for number in range(3):
+        loss = json.loads(Path(f"study/trials/{number:03}/result.json").read_text())["metrics"]["heldout_loss"]
+        row = rows[f"study-{number:03}"]
+        assert float(row["heldout_loss"]) == pytest.approx(loss, rel=1e-3)
+        assert float(row["plan.lr"]) in (0.01, 0.00001)

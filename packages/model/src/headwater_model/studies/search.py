@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import multiprocessing
 import shutil
 from concurrent.futures import ProcessPoolExecutor
@@ -29,6 +30,8 @@ from . import trial
 from .chart import Series, chart, page, table
 
 NAME = "search"
+KEPT = "experiments.json"
+"""Names of the trials that DVC has."""
 UNPRUNED = 5
 """Trials that run to their end whatever they give: the median needs something to stand on."""
 
@@ -180,7 +183,7 @@ def report(study: Any, best: Any, sets: dict[str, Any], width: int | None) -> st
 
 
 def experiments(folder: Path, finished: list[Any]) -> None:
-    """Keep each trial as a DVC experiment, with its curve, for `dvc exp show` and `dvc plots`.
+    """Keep each trial once as a DVC experiment, with its curve, for `dvc exp show` and `dvc plots`.
 
     Raises:
         UserError: dvclive is not installed, or this is no DVC repository.
@@ -189,10 +192,14 @@ def experiments(folder: Path, finished: list[Any]) -> None:
         from dvclive import Live
     except ImportError:
         raise UserError("--experiments needs dvclive: pip install 'headwater-model[dvclive]'") from None
+    logging.getLogger("dvc.repo.experiments").setLevel(logging.ERROR)  # names every file of the study, at each trial
+    place, kept = folder / "experiment", json.loads((folder / KEPT).read_text()) if (folder / KEPT).exists() else []
     for one in finished:
         name = f"{folder.name}-{one.number:03}"
-        place = folder / "experiments" / name
-        with Live(dir=str(place), save_dvc_exp=True, exp_name=name, dvcyaml=None) as live:
+        if name in kept:
+            continue
+        # the same paths in every experiment, so that `dvc exp show` sets them in the same columns
+        with Live(dir=str(place), save_dvc_exp=True, exp_name=name, dvcyaml=str(place / "dvc.yaml")) as live:
             live.log_params(one.params)
             for step, loss in sorted(one.intermediate_values.items()):
                 live.step = step
@@ -200,6 +207,8 @@ def experiments(folder: Path, finished: list[Any]) -> None:
                 live.make_summary()
         if live._exp_name is None:
             raise UserError("--experiments: DVC kept none; run it inside a git repository with DVC")
+        kept.append(name)
+        artefacts.write_atomic(folder / KEPT, artefacts.canonical_json(kept))
 
 
 def _suggest(asked: Any, key: str, options: Any) -> Any:
