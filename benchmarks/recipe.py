@@ -39,6 +39,7 @@ def run(quick: bool) -> list[Row]:
     seconds, seeds = (10, SEEDS[:1]) if quick else (SECONDS, SEEDS)
     ours = {"plan": scale["plan"], "pretrain": scale["pretrain"]}
     ours["pretrain"] = {k: v for k, v in ours["pretrain"].items() if k not in ("parallel", "threads")}
+    ours["pretrain"]["micro_batch"] = ours["plan"]["batch"]  # one rank has it all
     found: dict[str, list[dict]] = {}
     for seed in seeds:  # all contestants under one seed, then under the next: a drift hits all
         for name, settings in {"ours": ours, **NANOGPT}.items():
