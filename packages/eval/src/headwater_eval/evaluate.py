@@ -75,8 +75,10 @@ class Plan:
 def run(run: Run) -> None:
     """Score, write samples, and fill `run.out` with results.json, metrics.json, samples.parquet, generations.jsonl."""
     config: EvaluateConfig = run.config
-    options = {"dtype": config.dtype, "threads": config.threads, "batch_tokens": config.batch_tokens}
-    model = ModelSpec("native", str(run.inputs["model"]), overlap=config.heldout.overlap, **options)
+    model = ModelSpec(
+        "native", str(run.inputs["model"]), dtype=config.dtype, threads=config.threads,
+        batch_tokens=config.batch_tokens, overlap=config.heldout.overlap,
+    )  # fmt: skip
     cache, parts = run.work / "requests.sqlite", run.work / "parts"
     plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache)
     score(plan, config.ranks, run.work, run.log)

@@ -124,7 +124,7 @@ def identify(spec: ModelSpec) -> dict[str, Any]:
 
 def is_certain(spec: ModelSpec) -> bool:
     """Whether `identify` knows the weights themselves; of what a server or a hub serves under a name it does not."""
-    folder = spec.folder or spec.arguments.get("pretrained")
+    folder = spec.folder or str(spec.arguments.get("pretrained", ""))
     return bool(folder) and Path(folder).is_dir()
 
 

@@ -7,6 +7,7 @@ sinusoidal ones follow from the mask. A prefix language model reads the prompt i
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from random import Random
 from typing import NamedTuple
@@ -288,7 +289,8 @@ def _steps(
                 logits = fast.step(feed[:, 0])
             else:
                 mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
-                out = model(feed, None, mask, inference_context=cache)
+                with cpu.on_device() if feed.size(1) > 1 else contextlib.nullcontext():  # a prompt's products are large
+                    out = model(feed, None, mask, inference_context=cache)
                 logits = out[:, -1].float().cpu()
                 at += feed.size(1)
                 cache.sequence_len_offset = at
