@@ -149,3 +149,37 @@ def _corpus(folder: Path, train: list[str], heldout: list[str], source: str = "p
         )
         pq.write_table(table, folder / split / "part-00000.parquet")
     return _artefact(folder, "corpus")
+
+
+@pytest.fixture(scope="session")
+def save_model(tmp_path_factory):
+    """save_model(folder, seed): a Llama of headwater-model with fresh weights, as an export artefact."""
+    pytest.importorskip("headwater_model")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from headwater_model import gpt, pretrained, runtime
+    from headwater_model.config import ModelConfig
+
+    words = tmp_path_factory.mktemp("words")
+    special = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([Path(json.__file__).read_text()], trainer)
+    tokenizer.save(str(words / "tokenizer.json"))
+    settings = {"eos_token": special[0], "pad_token": special[1], "tokenizer_class": "PreTrainedTokenizerFast"}
+    (words / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    def save(folder: Path, seed: int) -> Path:
+        runtime.initialize()
+        config = ModelConfig(layers=2, hidden=64, heads=4, kv_heads=2, vocab=384, context=128)
+        model = gpt.build(config, seed=seed)
+        torch.nn.init.normal_(model.output_layer.weight, std=0.3, generator=torch.Generator().manual_seed(seed))
+        pretrained.save(folder, model, config, words)
+        return _artefact(folder, "export")
+
+    return save
