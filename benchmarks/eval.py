@@ -1,10 +1,10 @@
 """headwater-eval's scoring beside lm-eval's own Hugging Face model (HFLM): the same weights, tokenizer and requests.
 
-A model of 10.06M parameters (6 layers of 320, 8,192 ids, tied, fresh weights) in a folder that ours wrote and both read.
+A model of 10.06M parameters (6 layers of 320, 8,192 ids, tied, fresh weights) in a folder that ours wrote, both read.
 Requests are cut from the texts that Python carries, as long as those of the benchmarks that they stand for; tokenizing
 is part of the work. Contestants take turns in processes of their own, one thread each, and a row's figure is requests a
-second of CPU time; HFLM works in batches of 16, its freed pages kept as ours are. In fp32 all log-likelihoods must agree
-within 1e-3 and all greedy flags and texts be the same, or there is no table.
+second of CPU time; HFLM works in batches of 16, its freed pages kept as ours are. In fp32 all log-likelihoods must
+agree within 1e-3 and all greedy flags and texts be the same, or there is no table.
 """
 
 from __future__ import annotations

@@ -64,7 +64,14 @@ class Contestant:
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
             environment |= {"WORLD_SIZE": str(self.ranks), "GLOO_SOCKET_IFNAME": "lo"}
         interpreter = peers.python("transformers" if "transformers" in self.name else "own")
-        command = [str(interpreter), str(self.script), self.name, str(self.threads), self.precision, *self.variant.split()]
+        command = [
+            str(interpreter),
+            str(self.script),
+            self.name,
+            str(self.threads),
+            self.precision,
+            *self.variant.split(),
+        ]
         self.processes = [
             subprocess.Popen(
                 command, env={**environment, "RANK": str(rank), "OMP_NUM_THREADS": str(self.threads)}, text=True,

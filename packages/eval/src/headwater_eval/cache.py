@@ -105,7 +105,6 @@ class CachedLM(LM):
     ):
         super().__init__()
         self.lm, self._cache, self._ranks, self._progress = lm, cache, ranks or Ranks(), progress
-        self.tokenizer = getattr(lm, "tokenizer", None)
 
     def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """As lm-eval's."""

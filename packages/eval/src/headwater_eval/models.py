@@ -6,8 +6,7 @@ name is one of lm-eval's own models: hf, vllm, openai-completions, ... with its 
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -19,6 +18,7 @@ from ._contracts.stage import code_hash
 from .engine import BACKENDS, LM, get_model
 from .lm import HeadwaterLM
 
+HUGGING_FACE = ("hf", "hf-auto", "huggingface")
 LIBRARIES = ("lm-eval", "torch", "transformers", "vllm")
 """Whose versions decide what a backend of lm-eval answers, where they are installed."""
 
@@ -140,8 +140,11 @@ def load(spec: ModelSpec) -> LM:
         tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
         scorer = native.load(Path(spec.folder), spec.dtype, spec.threads, spec.batch_tokens, tokenizer)
         return HeadwaterLM(scorer, spec.overlap)
+    arguments = {"batch_size": spec.batch_size, **spec.arguments}
+    if spec.backend in HUGGING_FACE and "device" not in arguments and not _has_cuda():
+        arguments["device"] = "cpu"  # lm-eval's default is a GPU, whether there is one or not
     try:
-        return get_model(spec.backend).create_from_arg_obj(spec.arguments, {"batch_size": spec.batch_size})
+        return get_model(spec.backend).create_from_arg_obj(arguments)
     except ModuleNotFoundError as e:
         raise UserError(
             f"lm-eval's {spec.backend} needs the package {e.name}, which is not installed; its extras name what "
@@ -152,14 +155,15 @@ def load(spec: ModelSpec) -> LM:
         raise UserError(f"{spec.folder or spec.backend}: lm-eval's {spec.backend} cannot load it ({told})") from None
 
 
-def to_json(spec: ModelSpec) -> dict[str, Any]:
-    """Plain values."""
-    return json.loads(json.dumps(asdict(spec)))
-
-
 def _files(folder: Path, pattern: str = "*") -> dict[str, str]:
     found = sorted(path for path in folder.rglob(pattern) if path.is_file() and not path.name.startswith("."))
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in found if p.name != NAME}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _version(package: str) -> str | None:
