@@ -117,3 +117,19 @@ def test_a_tokenizer_without_the_chat_format_scores_but_does_not_chat(lm: Headwa
     assert lm.scorer.score([([1], [2])])
     with pytest.raises(UserError, match="no <|assistant|>".replace("|", r"\|")):
         lm.scorer.encode_chat("who?")
+
+
+def test_a_checkpoint_with_its_tokenizer_is_the_model_that_its_export_is(
+    folder: Path, lm: HeadwaterLM, tmp_path: Path
+) -> None:
+    from headwater_model import checkpoint, pretrained
+
+    loaded = pretrained.load(folder)
+    checkpoint.write(tmp_path / "final/state", {"model": loaded.model.sharded_state_dict()})
+    state = {"model": loaded.config.model_dump(), "head": "lm", "precision": "float32"}
+    (tmp_path / "run.json").write_text(json.dumps(state))
+    asked = [Instance("loglikelihood", {}, pair, 0) for pair in _requests()]
+    same = models.load(models.resolve(str(tmp_path), {}, folder, batch_tokens=300))
+    assert same.loglikelihood(asked) == lm.loglikelihood(asked)
+    with pytest.raises(UserError, match="--tokenizer"):
+        models.load(models.resolve(str(tmp_path), {}))

@@ -106,10 +106,10 @@ def score_here(plan: Plan, log: Callable[[str], None]) -> None:
     ranks = join()
     first = ranks.rank == 0
     cache = RequestCache(plan.cache, models.identify(plan.model)) if plan.cache and first else None
-    asked = CachedLM(lm, cache, ranks)
+    asked = CachedLM(lm, cache, ranks, _every(5.0, log) if first else _silent)
 
     def keep(name: str, make: Callable[[], Any]) -> None:
-        _keep(plan, ranks, name, make, log if first else lambda text: None)
+        _keep(plan, ranks, name, make, log if first else _silent)
 
     for name, (items, pool) in questions(plan)[0].items():
         keep(name, partial(score_benchmark, asked, BENCHMARKS[name], items, config.shots, pool))
@@ -189,6 +189,23 @@ def _ask(lm: engine.LM, task: engine.ConfigurableTask, bootstrap: int) -> tuple[
         config.pop("custom_dataset")  # our rows
         config.pop("fewshot_config")  # holds functions, whose text is their address
     return json.loads(json.dumps(results, default=str)), logged
+
+
+def _every(seconds: float, log: Callable[[str], None]) -> Callable[[int, int], None]:
+    """Tells how many requests are done, at most once in so many seconds."""
+    last = time.monotonic()
+
+    def tell(done: int, of: int) -> None:
+        nonlocal last
+        if done < of and time.monotonic() - last >= seconds:
+            last = time.monotonic()
+            log(f"{done} of {of} requests")
+
+    return tell
+
+
+def _silent(*_: object) -> None:
+    pass
 
 
 def _keep(plan: Plan, ranks: Ranks, name: str, make: Callable[[], Any], log: Callable[[str], None]) -> None:

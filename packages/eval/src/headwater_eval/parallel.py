@@ -1,6 +1,6 @@
 """Several processes that score together: each holds the whole model and answers its share of the requests.
 
-They are ranks of torch.distributed, started by `launch` below, or by torchrun or srun on any number of nodes.
+They are ranks of torch.distributed, started by `launch` below, or by torchrun on any number of nodes.
 """
 
 from __future__ import annotations
