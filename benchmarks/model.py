@@ -49,6 +49,8 @@ class Contestant:
     """Last arguments of the function in model_work.py, with blanks between."""
     pages: bool = False
     ranks: int = 1
+    script: Path = SCRIPT
+    """Where the function of that name stands."""
     turns: list[dict[str, float]] = field(default_factory=list)
     made: Any = None
     """What the last step answered."""
@@ -62,7 +64,14 @@ class Contestant:
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
             environment |= {"WORLD_SIZE": str(self.ranks), "GLOO_SOCKET_IFNAME": "lo"}
         interpreter = peers.python("transformers" if "transformers" in self.name else "own")
-        command = [str(interpreter), str(SCRIPT), self.name, str(self.threads), self.precision, *self.variant.split()]
+        command = [
+            str(interpreter),
+            str(self.script),
+            self.name,
+            str(self.threads),
+            self.precision,
+            *self.variant.split(),
+        ]
         self.processes = [
             subprocess.Popen(
                 command, env={**environment, "RANK": str(rank), "OMP_NUM_THREADS": str(self.threads)}, text=True,

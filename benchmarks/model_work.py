@@ -33,8 +33,8 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 class Turns:
     """Counts steps; where a turn ends it reports, and waits for the next."""
 
-    def __init__(self) -> None:
-        self.left = WARM
+    def __init__(self, warm: int = WARM) -> None:
+        self.left = warm
         self.clock = (time.monotonic(), time.process_time())
 
     def step_done(self, made: Any = None) -> None:

@@ -44,7 +44,7 @@ class Bigram:
         for before, after in zip(ids, ids[1:], strict=False):
             counts[before, after] += 1
         self.table = (counts / counts.sum(1, keepdim=True)).log()
-        self.rows = 0
+        self.asked = 0
 
     def encode(self, text: str) -> list[int]:
         return list(text.encode())
@@ -55,14 +55,32 @@ class Bigram:
     def decode(self, ids: list[int]) -> str:
         return bytes(i for i in ids if i < 256).decode("utf-8", "replace")
 
-    def scores(self, tokens, rows, positions, labels):
-        assert tokens.shape[1] <= self.context
-        self.rows += len(tokens)
-        found = self.table[tokens[rows, positions]]
-        return found.gather(1, labels[:, None]).squeeze(1), found.argmax(1) == labels
+    def score(self, pairs: list) -> list[tuple[float, bool]]:
+        found = []
+        for context, continuation in pairs:
+            assert context and continuation and len(context) + len(continuation) <= self.context + 1
+            self.asked += 1
+            steps = list(zip([context[-1], *continuation], continuation, strict=False))
+            nats = sum(float(self.table[before, after]) for before, after in steps)
+            found.append((nats, all(int(self.table[before].argmax()) == after for before, after in steps)))
+        return found
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop: list[int]) -> list[list[int]]:
         return [self._continue(prompt[-1], max_new_tokens, stop) for prompt in prompts]
+
+    def write(self, prompts: list[list[int]], how, seeds: list[int]) -> list[str]:
+        texts = []
+        for prompt, seed in zip(prompts, seeds, strict=True):
+            assert prompt and len(prompt) + how.max_new_tokens <= self.context
+            self.asked += 1
+            g, ids = torch.Generator().manual_seed(seed % 2**63), [prompt[-1]]
+            while len(ids) <= how.max_new_tokens and (len(ids) == 1 or ids[-1] < 256):
+                row = self.table[ids[-1]]
+                p = (row / how.temperature).softmax(-1) if how.temperature else None
+                ids.append(int(row.argmax() if p is None else torch.multinomial(p, 1, generator=g)))
+            text = self.decode(ids[1:])
+            texts.append(min((text.split(stop)[0] for stop in how.until), key=len, default=text))
+        return texts
 
     def _continue(self, last: int, room: int, stop: list[int]) -> list[int]:
         ids: list[int] = []
@@ -131,3 +149,37 @@ def _corpus(folder: Path, train: list[str], heldout: list[str], source: str = "p
         )
         pq.write_table(table, folder / split / "part-00000.parquet")
     return _artefact(folder, "corpus")
+
+
+@pytest.fixture(scope="session")
+def save_model(tmp_path_factory):
+    """save_model(folder, seed): a Llama of headwater-model with fresh weights, as an export artefact."""
+    pytest.importorskip("headwater_model")
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    from headwater_model import gpt, pretrained, runtime
+    from headwater_model.config import ModelConfig
+
+    words = tmp_path_factory.mktemp("words")
+    special = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(
+        vocab_size=384, special_tokens=special, initial_alphabet=alphabet, show_progress=False
+    )
+    tokenizer.train_from_iterator([Path(json.__file__).read_text()], trainer)
+    tokenizer.save(str(words / "tokenizer.json"))
+    settings = {"eos_token": special[0], "pad_token": special[1], "tokenizer_class": "PreTrainedTokenizerFast"}
+    (words / "tokenizer_config.json").write_text(json.dumps(settings))
+
+    def save(folder: Path, seed: int) -> Path:
+        runtime.initialize()
+        config = ModelConfig(layers=2, hidden=64, heads=4, kv_heads=2, vocab=384, context=128)
+        model = gpt.build(config, seed=seed)
+        torch.nn.init.normal_(model.output_layer.weight, std=0.3, generator=torch.Generator().manual_seed(seed))
+        pretrained.save(folder, model, config, words)
+        return _artefact(folder, "export")
+
+    return save

@@ -11,7 +11,7 @@ from tokenizers import Tokenizer
 from headwater_model import decode_step, forward, gpt, kernels
 from headwater_model._contracts.errors import UserError
 from headwater_model.config import ModelConfig
-from headwater_model.generation import StopStrings, decode, generate, sample, stream
+from headwater_model.generation import StopStrings, decode, generate, sample, sample_at, stream
 
 PROMPTS = [[5, 6, 7, 8, 9], [11], [3, 4, 5], list(range(100, 115))]
 
@@ -159,3 +159,43 @@ def test_an_empty_stop_string_is_refused_and_so_is_one_without_a_tokenizer(model
         StopStrings(["a", ""])
     with pytest.raises(ValueError, match="tokenizer"):
         generate(model, PROMPTS, 2, stop=["a"])
+
+
+@pytest.mark.parametrize("short", [True, False])
+def test_rows_that_have_ended_change_nothing_for_the_others(
+    model: gpt.GPT, short: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not short:
+        monkeypatch.setattr(decode_step, "fits", lambda model: False)
+    for temperature, seeds in ((0.0, None), (1.0, [4, 5, 6, 7])):
+        free = generate(model, PROMPTS, 12, temperature, seeds=seeds)
+        stops = {row.tokens[2] for row in free[:3]} - set(free[3].tokens)
+        ended = generate(model, PROMPTS, 12, temperature, seeds=seeds, stop_ids=sorted(stops))
+        assert len(ended[3].tokens) == 12 and min(len(row.tokens) for row in ended) <= 3
+        for a, b in zip(free, ended, strict=True):
+            assert a.tokens[: len(b.tokens)] == b.tokens
+
+
+def test_with_a_seed_of_its_own_a_row_is_the_same_in_any_company(model: gpt.GPT) -> None:
+    together = generate(model, PROMPTS, 10, seeds=[1, 2, 3, 4])
+    for prompt, seed, row in zip(PROMPTS, [1, 2, 3, 4], together, strict=True):
+        assert generate(model, [prompt], 10, seeds=[seed])[0].tokens == row.tokens
+    assert generate(model, [PROMPTS[0]] * 2, 10, seeds=[1, 1])[1].tokens == together[0].tokens
+    assert generate(model, [PROMPTS[0]], 10, seeds=[9])[0].tokens != together[0].tokens
+
+
+@given(st.integers(0, 2**31), st.sampled_from([0, 5]), st.sampled_from([0.3, 1.0]))
+@settings(max_examples=20)
+def test_quantiles_cut_the_line_of_probabilities_in_their_order(seed: int, top_k: int, top_p: float) -> None:
+    logits = torch.randn(1, 20, generator=torch.Generator().manual_seed(seed))
+    quantiles = (torch.arange(2000, dtype=torch.float64) + 0.5) / 2000
+    drawn = sample_at(logits.expand(2000, 20), 0.7, top_k, top_p, quantiles)
+    assert drawn.tolist() == sorted(drawn.tolist())
+    p = (logits[0] / 0.7).softmax(-1).double()
+    ranked = p.argsort(descending=True)
+    kept = ranked[: top_k or 20]
+    p = p / p[kept].sum()
+    reached = (p[kept].cumsum(0) - p[kept]) < top_p
+    expected = torch.zeros(20, dtype=torch.float64).index_copy(0, kept[reached], p[kept[reached]])
+    shares = torch.bincount(drawn, minlength=20) / 2000
+    torch.testing.assert_close(shares.double(), expected / expected.sum(), rtol=0, atol=1.1e-3)

@@ -1,6 +1,12 @@
-"""`headwater-eval`: the stages of this package."""
+"""`headwater-eval`: the stages of this package, and `run` for any model."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
 
 from . import __version__
+from ._contracts.cli import Command
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
@@ -39,6 +45,51 @@ STAGES = [
 ]
 
 
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--model",
+        required=True,
+        metavar="DIR|NAME",
+        help="folder (export, checkpoint, Hugging Face) or a backend of lm-eval (hf, vllm, ...)",
+    )
+    parser.add_argument("--model-args", default="", metavar="K=V,...", help="arguments of lm-eval's backend")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder of a checkpoint's tokenizer")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--tasks", metavar="A,B", help="benchmarks by name")
+    what.add_argument("--suite", metavar="NAME", help="benchmarks of a suite (full: all), as far as there are items")
+    parser.add_argument("--items", type=Path, required=True, metavar="DIR", help="folder of TASK.jsonl files")
+    parser.add_argument("--corpus", type=Path, metavar="DIR", help="corpus artefact, for held-out text (default: none)")
+    parser.add_argument("--shots", type=_shots, default=0, metavar="N", help="solved examples, or usual (default: 0)")
+    parser.add_argument("--limit", type=int, metavar="N", help="items of a task (default: all)")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results shall be")
+    parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="progress (default: work)")
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        metavar="FILE",
+        help="finished requests, or none (default: WORK/requests.sqlite; for what is served under a "
+        "name, whose weights nobody here can see, none)",
+    )
+    parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes that share the requests")
+    parser.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 or bfloat16 (default: float32)")
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads a process (default: 1)")
+    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows, of lm-eval's backends")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other of evaluate's")
+
+
+def _shots(text: str) -> int | None:
+    return None if text == "usual" else int(text)
+
+
+COMMANDS = [
+    Command("run", "Score any model on named tasks or a suite.", _run_arguments, "headwater_eval.run:main"),
+]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run_cli("headwater-eval", __version__, STAGES, argv=argv)
+    return run_cli("headwater-eval", __version__, STAGES, COMMANDS, argv)
+
+
+if __name__ == "__main__":  # torchrun -m headwater_eval.cli
+    raise SystemExit(main())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pydantic import Field, field_validator
 
 from ._contracts.config import Config
@@ -59,17 +61,33 @@ class EvaluateConfig(Config):
     tasks: list[str] | None = Field(None, description="tasks of the items artefact; null: all of them")
     limit: int | None = Field(None, ge=1, description="items of a task, by a seeded choice of ids; null: all")
     bias_limit: int | None = Field(None, ge=1, description="the same for bias tasks, whose items are short pairs")
+    shots: int | None = Field(
+        0, ge=0, description="solved examples before each question; null: each benchmark's usual number"
+    )
     seed: int = Field(1234, ge=0, description="chooses items, held-out documents and bootstrap resamples")
     heldout: HeldoutConfig = Field(HeldoutConfig(), description="held-out text")
     samples: SamplesConfig = Field(SamplesConfig(), description="completions to read")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="precision of the forward pass")
     batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass, padding included")
     threads: int = Field(1, ge=1, description="torch threads; more than one is fast only on idle cores")
+    ranks: int = Field(
+        1, ge=1, exclude=True, description="processes that share the requests; the result does not depend on it"
+    )
 
     @field_validator("tasks")
     @classmethod
     def _known(cls, tasks: list[str] | None) -> list[str] | None:
         return _known_tasks(tasks)
+
+
+class RunConfig(EvaluateConfig):
+    """What `run` asks of any model; `run.py` fills it from the command line."""
+
+    suite: str | None = Field(None, description="the tasks are those of a suite, as far as there are items of them")
+    model: dict[str, Any] = Field(description="what the model is, by content: `models.identify`")
+    items: dict[str, str] = Field(description="task -> sha256 of its items")
+    corpus: str | None = Field(None, description="sha256 of the manifest of the corpus whose held-out text is scored")
+    plan: dict[str, Any] = Field(exclude=True, description="where all that lies on this machine: `evaluate.Plan`")
 
 
 class CompressorConfig(Config):

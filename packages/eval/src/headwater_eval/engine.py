@@ -16,22 +16,29 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval.tasks  # noqa: E402
 from datasets import Dataset  # noqa: E402
-from lm_eval.api.model import TemplateLM  # noqa: E402
+from lm_eval.api.model import LM, TemplateLM  # noqa: E402
+from lm_eval.api.registry import get_model  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
+from lm_eval.models import MODEL_MAPPING  # noqa: E402
 from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
+BACKENDS = sorted(MODEL_MAPPING)
+"""lm-eval's names of the models that it can ask: hf, vllm, openai-completions, ..."""
 
 __all__ = [
+    "BACKENDS",
+    "LM",
     "STOCK_TASKS",
     "ConfigurableTask",
     "Dataset",
     "TemplateLM",
     "evaluate",
+    "get_model",
     "get_rolling_token_windows",
     "load_yaml",
     "make_disjoint_window",

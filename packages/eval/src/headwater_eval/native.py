@@ -1,4 +1,9 @@
-"""The Scorer over headwater_model: an export folder in, log-likelihoods and greedy text out."""
+"""The Scorer over headwater_model: a model folder in, log-likelihoods and text out.
+
+Log-likelihoods share work: all continuations of a question, and all questions after the same examples, are one
+prefix tree (`headwater_model.tree`), whose every token is computed once; the output layer runs where a continuation
+stands. Texts are written in batches with a key-value cache that rows leave as they end.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +11,13 @@ import warnings
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ._contracts.errors import UserError
+from .lm import Decoding, Pair
+
+ROWS = 64
+"""Texts written at once, at most."""
+CHAT = ("<|user|>", "<|assistant|>", "<|end|>")
 
 
 class NativeScorer:
@@ -16,63 +25,93 @@ class NativeScorer:
 
     Args:
         loaded: what `headwater_model.pretrained.load` returns.
-
-    Raises:
-        UserError: the tokenizer lacks a special token of the chat format.
+        batch_tokens: tokens of a forward pass; a longer sequence is one alone.
     """
 
-    def __init__(self, loaded):  # noqa: ANN001  (headwater_model is optional)
-        from headwater_model import generation, loss
+    def __init__(self, loaded, batch_tokens: int = 4096):  # noqa: ANN001  (headwater_model is optional)
+        from headwater_model import forward, generation, tree
 
-        self._generate, self._linear_scores = generation.generate, loss.linear_scores
-        self.model, self.tokenizer = loaded.model.eval(), loaded.tokenizer
-        self.context = loaded.config.context
+        self._generate, self._trees, self._tree_scores = generation.generate, tree.trees, forward.tree_scores
+        self.model, self.tokenizer, self.batch_tokens = loaded.model.eval(), loaded.tokenizer, batch_tokens
+        self.context, self._folder = loaded.config.context, loaded.folder
         self.tokenizer.encode_special_tokens = True  # a document that spells <|end|> holds seven letters, no turn's end
-        ids = {
-            token: self.tokenizer.token_to_id(token)
-            for token in ("<|endoftext|>", "<|user|>", "<|assistant|>", "<|end|>")
-        }
-        absent = [token for token, number in ids.items() if number is None]
-        if absent:
-            raise UserError(
-                f"{loaded.folder}: its tokenizer has no {absent[0]}; export with a tokenizer of this lineage"
-            )
-        self.end_of_document, self._user, self._assistant, self.end_of_turn = ids.values()
+        self.end_of_document = loaded.end_of_text
+        self._chat = [self.tokenizer.token_to_id(token) for token in CHAT]
+        self.end_of_turn = self.end_of_document if self._chat[-1] is None else self._chat[-1]
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
     def encode_chat(self, question: str) -> list[int]:
-        """Ids of one user turn and the beginning of the answer."""
-        return [self._user, *self.encode(question), self.end_of_turn, self._assistant]
+        """Ids of one user turn and the beginning of the answer.
+
+        Raises:
+            UserError: the tokenizer lacks a special token of the chat format.
+        """
+        if None in self._chat:
+            token = CHAT[self._chat.index(None)]
+            raise UserError(
+                f"{self._folder}: its tokenizer has no {token}; export with a tokenizer of this lineage, "
+                "or ask no questions (samples.questions=[])"
+            )
+        user, assistant, end = self._chat
+        return [user, *self.encode(question), end, assistant]
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""
         return self.tokenizer.decode(ids, skip_special_tokens=True)
 
-    @torch.no_grad()
-    def scores(self, tokens: Tensor, rows: Tensor, positions: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-likelihoods of labels and greedy flags; the output layer runs at these positions only."""
-        shared = self.model.share_embeddings_and_output_weights
-        weight = self.model.shared_embedding_or_output_weight() if shared else self.model.output_layer.weight
-        tokens = tokens.to(weight.device)
-        self.model.post_process = False  # it then hands its hidden states on, as a pipeline's inner rank does
-        try:
-            hidden = self.model(tokens)  # [positions, batch, width]
-        finally:
-            self.model.post_process = True
-        nats, greedy = self._linear_scores(hidden[positions, rows], weight, labels.to(weight.device))
-        return nats.cpu(), greedy.cpu()
+    def score(self, pairs: list[Pair]) -> list[tuple[float, bool]]:
+        """Log-likelihood (nats) and greedy flag of each continuation, in as few tokens as shared beginnings allow."""
+        found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
+        for tree, paths in self._trees(sequences, self.batch_tokens):
+            spans = {i: path[len(pairs[i][0]) - 1 :] for i, path in paths.items()}
+            places = torch.tensor([place for span in spans.values() for place in span])
+            labels = torch.tensor([label for i in spans for label in pairs[i][1]])
+            nats, greedy = self._tree_scores(self.model, tree, places, labels)
+            sizes = [len(span) for span in spans.values()]
+            for i, own, likeliest in zip(spans, nats.double().split(sizes), greedy.split(sizes), strict=True):
+                found[i] = float(own.sum()), bool(likeliest.all())
+        return found
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop: list[int]) -> list[list[int]]:
         """Greedy continuations without the id that stopped them."""
         written = self._generate(self.model, prompts, max_new_tokens, temperature=0.0, stop_ids=stop)
         return [[i for i in one.tokens if i not in stop] for one in written]
 
+    def write(self, prompts: list[list[int]], how: Decoding, seeds: list[int]) -> list[str]:
+        """Texts, in batches of prompts of like length."""
+        texts = [""] * len(prompts)
+        order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i]), prompts[i], seeds[i]))
+        while order:
+            width = len(prompts[order[0]]) + how.max_new_tokens
+            size = max(1, min(ROWS, 8 * self.batch_tokens // width))
+            batch, order = order[:size], order[size:]
+            written = self._generate(
+                self.model,
+                [prompts[i] for i in batch],
+                how.max_new_tokens,
+                how.temperature,
+                how.top_k,
+                how.top_p,
+                [self.end_of_document],
+                stop=how.until,
+                tokenizer=self.tokenizer,
+                seeds=[seeds[i] for i in batch],
+            )
+            for i, one in zip(batch, written, strict=True):
+                texts[i] = one.text if how.until else self.decode(one.tokens)
+        return texts
 
-def load(folder: Path, dtype: str = "float32", threads: int = 1) -> NativeScorer:
-    """Load an export folder into this process.
+
+def load(
+    folder: Path, dtype: str = "float32", threads: int = 1, batch_tokens: int = 4096, tokenizer: Path | None = None
+) -> NativeScorer:
+    """Load a model folder, or a checkpoint with the tokenizer that its training tokens came from, into this process.
+
+    Among several ranks (torchrun's environment) each one holds the whole model.
 
     Args:
         dtype: float32 or bfloat16, of the weights in memory.
@@ -88,7 +127,22 @@ def load(folder: Path, dtype: str = "float32", threads: int = 1) -> NativeScorer
         if e.name != "headwater_model":
             raise
         raise UserError("evaluate needs the package headwater-model; install it beside this one") from None
+    from headwater_model.config import ParallelConfig
+
+    from .parallel import world_size
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Megatron says that Apex is missing: it is, on a CPU
-        runtime.initialize()
-        return NativeScorer(pretrained.load(folder, dtype=getattr(torch, dtype)))
+        runtime.initialize(ParallelConfig(data=world_size()))
+        kind = getattr(torch, dtype)
+        if (folder / "run.json").is_file():
+            if tokenizer is None:
+                raise UserError(
+                    f"{folder}: a checkpoint has no tokenizer; name the folder of its tokenizer (--tokenizer)"
+                )
+            from headwater_model import export
+
+            loaded = export.load_checkpoint(folder, tokenizer, kind)
+        else:
+            loaded = pretrained.load(folder, head="lm", dtype=kind)
+        return NativeScorer(loaded, batch_tokens)

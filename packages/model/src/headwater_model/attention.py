@@ -32,6 +32,7 @@ from torch import Tensor
 
 from . import context_parallel, kernels
 from .positions import alibi_slopes
+from .tree import Tree
 
 BLOCK = 128  # queries at once
 
@@ -62,14 +63,28 @@ class CoreAttention(MegatronModule):
             query: [query positions, batch, heads, width].
             key, value: [key positions, batch, kv heads, width].
             attention_mask: bool [batch or 1, 1, query positions, key positions], True where masked, as
-                everywhere in Megatron. None: causal, the last query standing at the last key.
+                everywhere in Megatron; or the `Tree` that a single row is. None: causal, the last query standing at
+                the last key.
 
         Returns:
             [query positions, batch, heads x width]
         """
+        if isinstance(attention_mask, Tree):
+            return self._attend_in_tree(query, key, value, attention_mask)
         if self.context_group is not None:
             return context_parallel.attend(self._attend, query, key, value, attention_mask, self.context_group)
         return self._attend(query, key, value, attention_mask)
+
+    def _attend_in_tree(self, query: Tensor, key: Tensor, value: Tensor, tree: Tree) -> Tensor:
+        if kernels.usable(query, key, value):
+            return kernels.tree_attention(query, key, value, tree, self.slopes)
+        mask = ~tree.mask()
+        if self.slopes is not None:
+            distance = tree.depths[:, None] - tree.depths[None, :]
+            mask = torch.where(mask, -self.slopes[:, None, None] * distance, -torch.inf).to(query.dtype)
+        q, k, v = (t.permute(1, 2, 0, 3) for t in (query, key, value))
+        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=q.size(1) != k.size(1))
+        return out.permute(2, 0, 1, 3).flatten(2)
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None) -> Tensor:
         dropout = self.config.attention_dropout if self.training else 0.0
@@ -105,6 +120,13 @@ class CoreAttention(MegatronModule):
 class SelfAttention(MegatronSelfAttention):
     """Megatron's, with rotary positions applied before keys are cached: as it stands, it turns every cached key anew
     for each token."""
+
+    def forward(self, hidden_states: Tensor, attention_mask: Any, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Megatron's; the tokens of a `Tree` stand at their depths."""
+        angles = kwargs.get("rotary_pos_emb")
+        if isinstance(attention_mask, Tree) and angles is not None:
+            kwargs["rotary_pos_emb"] = angles[attention_mask.depths]
+        return super().forward(hidden_states, attention_mask, *args, **kwargs)
 
     def _adjust_key_value_for_inference(
         self, inference_context: Any, query: Tensor, key: Tensor, value: Tensor, rotary_pos_emb: Any, *args: Any

@@ -50,6 +50,18 @@ def _fits(layer: nn.Module) -> bool:
     )
 
 
+def _packed(layer: nn.Module) -> list[Tensor]:
+    attention, mlp = layer.self_attention, layer.mlp
+    return [
+        layer.input_layernorm.weight,
+        kernels.pack(attention.linear_qkv.weight),
+        kernels.pack(attention.linear_proj.weight),
+        layer.pre_mlp_layernorm.weight,
+        kernels.pack(mlp.linear_fc1.weight),
+        kernels.pack(mlp.linear_fc2.weight),
+    ]
+
+
 _WEIGHTS = {
     "input_layernorm.weight",
     "self_attention.linear_qkv.weight",
@@ -63,12 +75,15 @@ _WEIGHTS = {
 class Decoder:
     """The model's weights in the kernel's order, and the cache that Megatron filled with the prompt."""
 
-    def __init__(self, model: GPT, cache: StaticInferenceContext, hidden: Tensor):
+    def __init__(
+        self, model: GPT, cache: StaticInferenceContext, hidden: Tensor, packed: list[list[Tensor]] | None = None
+    ):
         """
         Args:
             model: one that `fits`.
             cache: filled up to its `sequence_len_offset`; this object moves it on.
             hidden: bool [batch, positions], True at padding on the left.
+            packed: that of an earlier object for the same model.
         """
         config = model.config
         self._cache = cache
@@ -77,14 +92,12 @@ class Decoder:
         shared = model.share_embeddings_and_output_weights
         output = model.shared_embedding_or_output_weight() if shared else model.output_layer.weight
         self._ids = output.size(0)
+        self.packed = packed or [*map(_packed, model.decoder.layers), [kernels.pack(output)]]
+        """The weights in the kernel's order."""
         self._keep: list[Tensor] = []
-        for number, layer in enumerate(model.decoder.layers, 1):
-            attention, mlp = layer.self_attention, layer.mlp
-            self._keep += [layer.input_layernorm.weight, kernels.pack(attention.linear_qkv.weight)]
-            self._keep += [kernels.pack(attention.linear_proj.weight), layer.pre_mlp_layernorm.weight]
-            self._keep += [kernels.pack(mlp.linear_fc1.weight), kernels.pack(mlp.linear_fc2.weight)]
-            self._keep += cache.key_value_memory_dict[number]
-        self._keep += [model.decoder.final_layernorm.weight, kernels.pack(output)]
+        for number, weights in enumerate(self.packed[:-1], 1):
+            self._keep += [*weights, *cache.key_value_memory_dict[number]]
+        self._keep += [model.decoder.final_layernorm.weight, *self.packed[-1]]
         with torch.no_grad():
             angles = model.rotary_pos_emb(cache.max_sequence_length)[:, 0, 0]  # [positions, turned]
         self._cosine, self._sine = angles.cos(), angles.sin()

@@ -7,7 +7,12 @@ from torch import Tensor
 
 from headwater_model import cpu
 
+from . import kernels, products
 from .gpt import GPT
+from .tree import Tree
+
+ROWS = 512
+"""Positions whose logits are held at once."""
 
 
 def logits(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -47,6 +52,41 @@ def token_scores(model: GPT, tokens: Tensor) -> tuple[Tensor, Tensor]:
     """
     tokens = tokens.to(cpu.DEVICE)
     return model(tokens[:, :-1], labels=tokens[:, 1:], scores=True)
+
+
+@torch.no_grad()
+def tree_scores(model: GPT, tree: Tree, places: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """How likely each label is right after a token of a prefix tree; the output layer runs at these places only.
+
+    Whole models (no tensor or pipeline parallelism).
+
+    Args:
+        tree: from `tree.trees`.
+        places, labels: int64 [N]; a place may come several times, with different labels, and is computed once.
+
+    Returns:
+        float32 [N], nats; bool [N], whether the label is the likeliest id (of equals: the first).
+    """
+    shared = model.share_embeddings_and_output_weights
+    weight = model.shared_embedding_or_output_weight() if shared else model.output_layer.weight
+    tree, places, labels = (t.to(weight.device) for t in (tree, places, labels))
+    positions = tree.depths[None] if model.position_embedding_type == "learned_absolute" else None
+    model.post_process = False  # it then hands its hidden states on, as a pipeline's inner rank does
+    try:
+        with cpu.on_device():
+            hidden = model(tree.tokens[None], positions, tree).squeeze(1)
+    finally:
+        model.post_process = True
+    distinct, row_of = places.unique(return_inverse=True)
+    nats, greedy = torch.empty(len(labels), device=weight.device), torch.empty_like(labels, dtype=torch.bool)
+    for start in range(0, len(distinct), ROWS):
+        logits = products.matmul(hidden[distinct[start : start + ROWS]], weight.t())
+        evidence, best = kernels.log_sum_exp(logits)
+        here = ((row_of >= start) & (row_of < start + ROWS)).nonzero().squeeze(1)
+        rows, own = row_of[here] - start, labels[here]
+        nats[here] = logits[rows, own].float() - evidence[rows]
+        greedy[here] = best[rows] == own
+    return nats.cpu(), greedy.cpu()
 
 
 def values(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:

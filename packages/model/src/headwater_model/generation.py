@@ -7,7 +7,9 @@ sinusoidal ones follow from the mask. A prefix language model reads the prompt i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from random import Random
 from typing import NamedTuple
 
 import headwater_model.cpu as cpu
@@ -45,6 +47,7 @@ def generate(
     seed: int = 0,
     stop: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> list[Generated]:
     """Continue every prompt until a stop id, a stop string or `max_new_tokens`.
 
@@ -54,7 +57,9 @@ def generate(
         top_k: keep the k likeliest ids; 0 keeps all.
         top_p: keep the likeliest ids that together reach this probability.
         seed: of this call's own generator. A row's sample depends on the batch that it is in; at
-            temperature 0 it does not, but for rounding.
+            temperature 0 it does not, but for rounding, and rows that have ended cost nothing more.
+        seeds: one a prompt, in place of `seed`: each row draws from a generator of its own, so its sample does not
+            depend on the batch either, but for rounding.
         stop: strings that end a row, wherever tokens begin and end in them; they need `tokenizer`.
 
     Returns:
@@ -72,8 +77,15 @@ def generate(
     probabilities: list[list[float]] = [[] for _ in prompts]
     stops = set(stop_ids)
     done = [False] * len(prompts)
-    for ids, scores in _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, seed):
-        for row, (token, score) in enumerate(zip(ids, scores, strict=True)):
+    alive = list(range(len(prompts)))
+    steps = _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, seeds)
+    keep: list[int] | None = None
+    while not all(done):
+        try:
+            ids, scores = steps.send(keep)
+        except StopIteration:
+            break
+        for row, token, score in zip(alive, ids, scores, strict=True):
             if not done[row]:
                 rows[row].append(token)
                 probabilities[row].append(score)
@@ -81,8 +93,12 @@ def generate(
                 if texts:
                     shown[row] += texts[row].add(token)
                     done[row] |= texts[row].ended
-        if all(done):
-            break
+        keep = [at for at, row in enumerate(alive) if not done[row]]
+        if 2 * len(keep) > len(alive) or (temperature > 0 and seeds is None):  # the others' draws must stay theirs
+            keep = None
+        elif keep:
+            alive = [alive[at] for at in keep]
+    steps.close()
     shown = [text + more.rest() for text, more in zip(shown, texts, strict=True)] if texts else shown
     return [Generated(*row) for row in zip(rows, probabilities, shown, strict=True)]
 
@@ -199,6 +215,25 @@ def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generat
     """
     if temperature == 0:
         return logits.argmax(-1)
+    return torch.multinomial(_cut(logits, temperature, top_k, top_p), 1, generator=generator).squeeze(-1)
+
+
+def sample_at(logits: Tensor, temperature: float, top_k: int, top_p: float, quantiles: Tensor) -> Tensor:
+    """Like `sample`, with a number of one's own for each row, uniform in [0, 1): where the ids' probabilities, summed
+    in their order, pass it.
+
+    Args:
+        quantiles: float64 [batch].
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    sums = _cut(logits, temperature, top_k, top_p).double().cumsum(-1)
+    # Rounding may leave the whole a little below or above 1: the quantile is one of the whole.
+    return torch.searchsorted(sums, (quantiles[:, None] * sums[:, -1:]), right=True).squeeze(-1)
+
+
+def _cut(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor:
+    """Probabilities of the ids that may be drawn, 0 elsewhere; with top-p their sum is below 1."""
     logits = logits / temperature
     if 0 < top_k < logits.size(-1):
         least = logits.topk(top_k).values[:, -1:]
@@ -208,7 +243,7 @@ def sample(logits: Tensor, temperature: float, top_k: int, top_p: float, generat
         ordered, order = probabilities.sort(descending=True)
         before = ordered.cumsum(-1) - ordered  # the first id that reaches top_p stays in
         probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
-    return torch.multinomial(probabilities, 1, generator=generator).squeeze(-1)
+    return probabilities
 
 
 @torch.no_grad()
@@ -220,8 +255,12 @@ def _steps(
     top_k: int,
     top_p: float,
     seed: int,
-) -> Iterator[tuple[list[int], list[float]]]:
-    """Yield the next id of every row and its log-probability, `new` times."""
+    seeds: Sequence[int] | None = None,
+) -> Generator[tuple[list[int], list[float]], list[int] | None, None]:
+    """Yield the next id of every row and its log-probability, `new` times.
+
+    Send the rows to go on with (by their place among the last answer's), or nothing: all of them.
+    """
     context = model.max_sequence_length
     if not prompts or new < 1:
         return
@@ -238,6 +277,7 @@ def _steps(
     ragged = bool(hidden.any())
     # Draws are made on the CPU: the same seed gives the same text on every device.
     generator = torch.Generator().manual_seed(seed)
+    own = None if seeds is None else [Random(number) for number in seeds]
     cache = StaticInferenceContext(len(prompts), width + new)
     training = model.training
     model.eval()
@@ -249,13 +289,25 @@ def _steps(
                 logits = fast.step(feed[:, 0])
             else:
                 mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
-                out = model(feed, None, mask, inference_context=cache)
+                with cpu.on_device() if feed.size(1) > 1 else contextlib.nullcontext():  # a prompt's products are large
+                    out = model(feed, None, mask, inference_context=cache)
                 logits = out[:, -1].float().cpu()
                 at += feed.size(1)
                 cache.sequence_len_offset = at
                 cache.enable_decode_mode()
-            ids = sample(logits, temperature, top_k, top_p, generator)
-            yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
+            if own is None:
+                ids = sample(logits, temperature, top_k, top_p, generator)
+            else:
+                quantiles = torch.tensor([draws.random() for draws in own], dtype=torch.float64)
+                ids = sample_at(logits, temperature, top_k, top_p, quantiles)
+            keep = yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
+            if keep is not None:
+                ids, hidden = ids[keep], hidden[keep]
+                own = None if own is None else [own[row] for row in keep]
+                for layer, pair in cache.key_value_memory_dict.items():
+                    cache.key_value_memory_dict[layer] = tuple(stored[:, keep] for stored in pair)
+                if fast is not None:
+                    fast = decode_step.Decoder(model, cache, hidden, fast.packed)
             feed = ids[:, None].to(cpu.DEVICE)
             if fast is None and new > 1 and decode_step.fits(model):
                 fast = decode_step.Decoder(model, cache, hidden)

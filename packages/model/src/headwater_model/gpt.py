@@ -28,6 +28,7 @@ from .megatron_config import megatron_config
 from .model_config import Kind, ModelConfig, Position
 from .positions import Sinusoids, positions
 from .runtime import layout
+from .tree import Tree
 
 Head = Literal["lm", "scalar"]
 POSITIONS: dict[Position, Literal["rope", "learned_absolute", "none"]] = {
@@ -52,7 +53,7 @@ class GPT(GPTModel):
         self,
         tokens: Tensor,
         position_ids: Tensor | None = None,
-        attention_mask: Tensor | None = None,
+        attention_mask: Tensor | Tree | None = None,
         labels: Tensor | None = None,
         scores: bool = False,
         prefix: Tensor | None = None,
@@ -66,7 +67,7 @@ class GPT(GPTModel):
                 positions each one sees. Rotary positions and linear biases are relative and need none.
             attention_mask: bool [batch, 1, positions, positions], True where masked; or int64 [batch, positions],
                 the segment that each position belongs to where rows are packed: causal within it, blind beyond;
-                None: causal.
+                or the `Tree` that the only row is; None: causal.
             labels: int64 [batch, positions], the id that should follow each position.
             scores: with labels, answer log-likelihoods and greedy flags instead of the loss.
             prefix: int64 [batch], length of each row's prefix, whose positions all see each other (T5,
@@ -86,7 +87,7 @@ class GPT(GPTModel):
             if attention_mask is not None:
                 raise ValueError("prefix makes a mask of its own; give it or attention_mask, not both")
             attention_mask = prefix_mask(prefix, tokens.size(1))
-        elif attention_mask is not None and attention_mask.dim() == 2:
+        elif isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             attention_mask = segment_mask(attention_mask)
         if position_ids is None and self.pre_process and self.position_embedding_type == "learned_absolute":
             cache = megatron.get("inference_context")

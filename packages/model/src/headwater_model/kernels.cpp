@@ -131,6 +131,23 @@ template <class T> void cross_entropy(T *logits, const int64_t *labels, float *l
     }
 }
 
+// Log of the sum of exponentials of each row, and the first of its largest.
+template <class T> void log_sum_exp(const T *logits, float *evidence, int64_t *best, long rows, long ids) {
+#pragma omp parallel for schedule(static)
+    for (long row = 0; row < rows; row++) {
+        const T *x = logits + row * ids;
+        float top = -INFINITY, total = 0;
+#pragma omp simd reduction(max : top)
+        for (long i = 0; i < ids; i++) top = up(x[i]) > top ? up(x[i]) : top;
+#pragma omp simd reduction(+ : total)
+        for (long i = 0; i < ids; i++) total += exponential(up(x[i]) - top);
+        evidence[row] = std::log(total) + top;
+        long first = 0;
+        while (first < ids - 1 && up(x[first]) != top) first++;
+        best[row] = first;
+    }
+}
+
 }  // namespace
 
 EACH_TYPE(rms_norm, (const void *x, const void *w, void *y, float *r, long rows, long width, float epsilon),
@@ -147,3 +164,5 @@ EACH_TYPE(rotary,
           rotary((const T *)x, from, (T *)y, to, cosine, sine, positions, batch, heads, width, turned, sign))
 EACH_TYPE(cross_entropy, (void *logits, const int64_t *labels, float *loss, long rows, long ids),
           cross_entropy((T *)logits, labels, loss, rows, ids))
+EACH_TYPE(log_sum_exp, (const void *logits, float *evidence, int64_t *best, long rows, long ids),
+          log_sum_exp((const T *)logits, evidence, best, rows, ids))

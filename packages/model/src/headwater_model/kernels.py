@@ -27,6 +27,8 @@ import torch.nn.functional as F
 from megatron.core.transformer.mlp import MLP
 from torch import Tensor, nn
 
+from .tree import Tree
+
 SOURCES = [
     Path(__file__).with_name(name)
     for name in ("kernels.h", "kernels_product.h", "kernels.cpp", "kernels_attention.cpp", "kernels_decode.cpp")
@@ -217,6 +219,38 @@ def cross_entropy_(logits: Tensor, labels: Tensor) -> Tensor:
     loss = torch.empty(len(logits), dtype=torch.float32)
     _call("cross_entropy", logits, labels.contiguous(), loss, *logits.shape)
     return loss
+
+
+# ---- for scoring, without a gradient
+
+
+def tree_attention(q: Tensor, k: Tensor, v: Tensor, tree: Tree, slopes: Tensor | None = None) -> Tensor:
+    """Attention of a prefix tree's tokens to their ancestors; no [query, key] matrix, and what no query of a block
+    sees costs nothing.
+
+    Args:
+        q: [positions, 1, heads, width].
+        k, v: [positions, 1, key and value heads, width].
+        slopes: float32 [heads]: what a score loses with each step of depth.
+
+    Returns:
+        [positions, 1, heads x width].
+    """
+    q, k, v = (t if t.stride(-1) == 1 else t.contiguous() for t in (q, k, v))
+    out = q.new_empty(q.shape)
+    room = (0, -len(q) % 32)
+    ends, depths = F.pad(tree.ends.int(), room), F.pad(tree.depths.float(), room)
+    _call("tree_attention", q, k, v, out, _strides(q, k, v, out), ends, depths, slopes, *_sizes(q, k))
+    return out.flatten(2)
+
+
+def log_sum_exp(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Of each row of [rows, ids]: log of the sum of exponentials, float32, and the first of the largest, int64."""
+    if not usable(logits):
+        return logits.float().logsumexp(-1), logits.argmax(-1)
+    evidence, best = torch.empty(len(logits), dtype=torch.float32), torch.empty(len(logits), dtype=torch.int64)
+    _call("log_sum_exp", logits.contiguous(), evidence, best, *logits.shape)
+    return evidence, best
 
 
 # ---- for generation (see decode_step.py, which knows the model)

@@ -267,6 +267,85 @@ void attention_backward(const T *g, const T *q, const T *k, const T *v, const T 
     }
 }
 
+// Attention in a prefix tree (tree.py), forward only: query i sees key j where j <= i < ends[j]. Keys are looked at a panel
+// at a time, and panels that no query of a block sees cost nothing. ends: 0 and depths: any beyond the last position,
+// both padded. k and v of one sequence; `slope` takes the difference of depths as its distance.
+template <class T>
+void tree_attention(const T *q, const T *k, const T *v, T *out, const long *strides, const int32_t *ends,
+                    const float *depths, const float *slopes, Shape s, float scale) {
+    using C = typename Compute<T>::type;
+    long keys = padded(s.positions), width = padded(s.width), per_group = s.heads / s.groups;
+    long blocks = (s.positions + QUERIES - 1) / QUERIES;
+    std::vector<C> k_panels(keys * width), v_panels(width * keys), all(keys * width);
+    std::vector<int32_t> panel_ends(keys / COLUMNS);
+    for (long key = 0; key < keys; key++)
+        panel_ends[key / COLUMNS] = std::max(panel_ends[key / COLUMNS], ends[key]);
+#pragma omp parallel
+    {
+        struct Run {
+            long first, count, at;  // keys, and where their scores stand
+        };
+        std::vector<Run> runs;
+        std::vector<C> rows(QUERIES * width), p(QUERIES * keys);
+        std::vector<float> scores(QUERIES * keys), sums(QUERIES * width);
+        for (long group = 0; group < s.groups; group++) {
+#pragma omp single
+            {
+                copy_rows(head(k, strides + 3, 0, group), 0, s.positions, s.width, all.data());
+                panels_of_keys(all.data(), keys, width, k_panels.data());
+                copy_rows(head(v, strides + 6, 0, group), 0, s.positions, s.width, all.data());
+                panels_of_width(all.data(), keys, width, v_panels.data());
+            }
+#pragma omp for schedule(dynamic)
+            for (long unit = 0; unit < per_group * blocks; unit++) {
+                long h = group * per_group + unit / blocks, start = unit % blocks * QUERIES;
+                long count = std::min(QUERIES, s.positions - start), m = (count + ROWS - 1) / ROWS * ROWS, n = 0;
+                runs.clear();
+                for (long key = 0; key < start + count; key += COLUMNS) {
+                    if (panel_ends[key / COLUMNS] <= start) continue;
+                    if (runs.empty() || runs.back().first + runs.back().count < key) runs.push_back({key, 0, n});
+                    runs.back().count += COLUMNS, n += COLUMNS;
+                }
+                copy_rows(head(q, strides, 0, h), start, count, s.width, rows.data());
+                for (const Run &run : runs)
+                    product(rows.data(), width, k_panels.data() + run.first * width, width, scores.data() + run.at,
+                            keys, m, run.count, width, false);
+                float share[QUERIES], slope = slopes ? slopes[h] : 0;
+                for (long r = 0; r < count; r++) {
+                    float *x = scores.data() + r * keys, top = -INFINITY, depth = depths[start + r];
+                    int32_t query = start + r;
+                    for (const Run &run : runs) {
+                        float *own = x + run.at;
+                        const int32_t *end = ends + run.first;
+                        const float *deep = depths + run.first;
+                        int32_t first = run.first;
+#pragma omp simd
+                        for (int32_t i = 0; i < run.count; i++) {
+                            bool seen = (first + i <= query) & (query < end[i]);
+                            own[i] = seen ? own[i] * scale - slope * (depth - deep[i]) : -INFINITY;
+                        }
+                    }
+#pragma omp simd reduction(max : top)
+                    for (long i = 0; i < n; i++) top = x[i] > top ? x[i] : top;
+                    share[r] = 1.0f / exponentials(x, n, top);
+                    C *probabilities = p.data() + r * keys;
+#pragma omp simd
+                    for (long i = 0; i < n; i++) put(probabilities[i], x[i]);
+                }
+                for (const Run &run : runs)
+                    product(p.data() + run.at, keys, v_panels.data() + run.first * COLUMNS, keys, sums.data(), width, m,
+                            width, run.count, run.at > 0);
+                Head<T> results = head(out, strides + 9, 0, h);
+                for (long r = 0; r < count; r++) {
+                    T *to = results[start + r];
+#pragma omp simd
+                    for (long i = 0; i < s.width; i++) put(to[i], sums[r * width + i] * share[r]);
+                }
+            }
+        }
+    }
+}
+
 }  // namespace
 
 EACH_TYPE(attention,
@@ -282,3 +361,9 @@ EACH_TYPE(attention_backward,
           attention_backward((const T *)g, (const T *)q, (const T *)k, (const T *)v, (const T *)out, evidence, (T *)dq,
                              (T *)dk, (T *)dv, strides, mask, mask_strides, slopes,
                              Shape{positions, batch, heads, groups, width}, scale))
+EACH_TYPE(tree_attention,
+          (const void *q, const void *k, const void *v, void *out, const long *strides, const int32_t *ends,
+           const float *depths, const float *slopes, long positions, long batch, long heads, long groups, long width,
+           float scale),
+          tree_attention((const T *)q, (const T *)k, (const T *)v, (T *)out, strides, ends, depths, slopes,
+                         Shape{positions, batch, heads, groups, width}, scale))

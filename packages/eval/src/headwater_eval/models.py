@@ -1,0 +1,173 @@
+"""Which model is scored: a folder of Headwater's, any Hugging Face folder, or a backend of lm-eval by name.
+
+A folder that headwater-model reads (where it is installed) is scored natively; any other goes to lm-eval's `hf`. A
+name is one of lm-eval's own models: hf, vllm, openai-completions, ... with its arguments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from ._contracts.errors import UserError
+from ._contracts.manifest import NAME, sha256_file
+from ._contracts.stage import code_hash
+from .engine import BACKENDS, LM, get_model
+from .lm import HeadwaterLM
+
+HUGGING_FACE = ("hf", "hf-auto", "huggingface")
+LIBRARIES = ("lm-eval", "torch", "transformers", "vllm")
+"""Whose versions decide what a backend of lm-eval answers, where they are installed."""
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model and how its forward pass runs; plain values, so that other processes can be told."""
+
+    backend: str
+    """native, or lm-eval's name."""
+    folder: str = ""
+    """Of the model, where it is one."""
+    tokenizer: str = ""
+    """Folder of the tokenizer, for a checkpoint."""
+    arguments: dict[str, Any] = field(default_factory=dict)
+    """Of lm-eval's backend."""
+    dtype: str = "float32"
+    threads: int = 1
+    batch_tokens: int = 4096
+    batch_size: int = 16
+    """Rows of a batch of lm-eval's backends."""
+    overlap: float = 0.5
+    """See `lm.HeadwaterLM`."""
+
+
+def resolve(model: str, arguments: dict[str, Any], tokenizer: Path | None = None, **options: Any) -> ModelSpec:
+    """What a user means by a folder or a name.
+
+    Args:
+        arguments: of lm-eval's backend.
+        tokenizer: folder, for a checkpoint of headwater-model.
+        options: further fields of `ModelSpec`.
+
+    Raises:
+        UserError: neither a folder with a model nor a backend's name, or arguments for a model that takes none.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        if model not in BACKENDS:
+            raise UserError(f"{model}: neither a folder nor a backend of lm-eval; those are {', '.join(BACKENDS)}")
+        return ModelSpec(model, arguments=arguments, **options)
+    kind = _kind(folder)
+    if kind == "hf":
+        return ModelSpec(
+            "hf",
+            model,
+            arguments={"pretrained": model, "dtype": options.get("dtype", "float32"), **arguments},
+            **options,
+        )
+    if arguments:
+        raise UserError(
+            f"{folder}: headwater-model scores it, which takes no model arguments; "
+            f"for lm-eval's own code name the backend: --model hf --model-args pretrained={folder}"
+        )
+    return ModelSpec("native", model, str(tokenizer or ""), **options)
+
+
+def _kind(folder: Path) -> Literal["native", "hf"]:
+    if (folder / "run.json").is_file():
+        return "native"
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{folder}: neither config.json (a Hugging Face folder) nor run.json (a checkpoint) in it")
+    if find_spec("headwater_model") is None:
+        return "hf"
+    from headwater_model import pretrained
+    from headwater_model.model_config import KIND_DEFAULTS
+
+    try:
+        config, head = pretrained.read_config(folder)
+    except Exception as e:
+        if not hasattr(e, "exit_code"):
+            raise
+        return "hf"  # another architecture
+    ours = (folder / "tokenizer.json").is_file() and head == "lm" and config.kind not in KIND_DEFAULTS
+    return "native" if ours else "hf"
+
+
+def identify(spec: ModelSpec) -> dict[str, Any]:
+    """All of a model that its answers depend on, by content: no path, so that a moved folder is the same model."""
+    folder = Path(spec.folder or str(spec.arguments.get("pretrained", "")))
+    local = str(folder) not in ("", ".") and folder.is_dir()
+    files = {"model": _files(folder)} if local else {}
+    if spec.backend == "native":
+        if spec.tokenizer:
+            files["tokenizer"] = _files(Path(spec.tokenizer), "tokenizer*.json")
+        own = {name: sha256_file(Path(__file__).with_name(name)) for name in ("lm.py", "native.py")}
+        how = {"dtype": spec.dtype, "batch_tokens": spec.batch_tokens, "overlap": spec.overlap}
+        return {
+            "backend": "native",
+            "files": files,
+            **how,
+            "code": {"headwater_model": code_hash("headwater_model"), **own},
+        }
+    arguments = {name: value for name, value in spec.arguments.items() if not (local and name == "pretrained")}
+    return {
+        "backend": spec.backend,
+        "files": files,
+        "arguments": arguments,
+        "batch_size": spec.batch_size,
+        "libraries": {name: _version(name) for name in LIBRARIES},
+    }
+
+
+def is_certain(spec: ModelSpec) -> bool:
+    """Whether `identify` knows the weights themselves; of what a server or a hub serves under a name it does not."""
+    folder = spec.folder or str(spec.arguments.get("pretrained", ""))
+    return bool(folder) and Path(folder).is_dir()
+
+
+def load(spec: ModelSpec) -> LM:
+    """The model behind lm-eval's interface.
+
+    Raises:
+        UserError: what it needs is not installed, or its folder is not whole.
+    """
+    if spec.backend == "native":
+        from . import native
+
+        tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
+        scorer = native.load(Path(spec.folder), spec.dtype, spec.threads, spec.batch_tokens, tokenizer)
+        return HeadwaterLM(scorer, spec.overlap)
+    arguments = {"batch_size": spec.batch_size, **spec.arguments}
+    if spec.backend in HUGGING_FACE and "device" not in arguments and not _has_cuda():
+        arguments["device"] = "cpu"  # lm-eval's default is a GPU, whether there is one or not
+    try:
+        return get_model(spec.backend).create_from_arg_obj(arguments)
+    except ModuleNotFoundError as e:
+        raise UserError(
+            f"lm-eval's {spec.backend} needs the package {e.name}, which is not installed; its extras name what "
+            "each backend needs: pip install 'lm-eval[hf]', 'lm-eval[vllm]', 'lm-eval[api]'"
+        ) from None
+    except (OSError, ValueError, TypeError, KeyError) as e:
+        told = " ".join(str(e).split())[:300]
+        raise UserError(f"{spec.folder or spec.backend}: lm-eval's {spec.backend} cannot load it ({told})") from None
+
+
+def _files(folder: Path, pattern: str = "*") -> dict[str, str]:
+    found = sorted(path for path in folder.rglob(pattern) if path.is_file() and not path.name.startswith("."))
+    return {p.relative_to(folder).as_posix(): sha256_file(p) for p in found if p.name != NAME}
+
+
+def _has_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
