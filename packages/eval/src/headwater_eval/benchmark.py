@@ -29,8 +29,9 @@ class Benchmark:
     """lm-eval's name of it, where lm-eval has it."""
     measures: str
     file: str
-    """How the path of its file ends, inside any source."""
-    read: Callable[[Path], readers.Rows]
+    """How the path of a package's file ends, inside any source; empty: only the hub's format is known."""
+    read: Callable[[Path], readers.Rows] | None
+    """Reader of that file."""
     metric: str
     """The headline metric; the others stand beside it."""
     kind: str = "choice"
@@ -50,3 +51,22 @@ class Benchmark:
     """SPDX expression of the items, or what is known of it."""
     home: str = ""
     """Where the items come from: the authors' page or the hub's name."""
+    family: str = ""
+    """What it is listed under, where many tasks are one benchmark (mmlu, arithmetic, bigbench, ...)."""
+    suites: tuple[str, ...] = ()
+    """Suites that hold it; every benchmark is in `full`."""
+    shots: int = 0
+    """Solved examples before each question, where a run asks for the usual number."""
+    shots_from: str = ""
+    """Who uses that number."""
+    shots_within: str = ""
+    """Column of the row: shots come from rows with the tested row's value of it (MMLU: its subject)."""
+    hub: str = ""
+    """The hub's name of the data set, `OWNER/NAME`."""
+    hub_config: str = ""
+    split: str = ""
+    """The split that is asked."""
+    shots_split: str = ""
+    """The split that shots come from; empty: the one that is asked."""
+    parse: Callable[[dict], list[dict]] | None = None
+    """A row of the hub -> fields of the items in it; None: `hub.stock_fields`, from the stock definition."""

@@ -17,6 +17,7 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 import lm_eval.tasks  # noqa: E402
 from datasets import Dataset  # noqa: E402
 from lm_eval.api.model import TemplateLM  # noqa: E402
+from lm_eval.api.samplers import ContextSampler  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
 from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
@@ -29,6 +30,7 @@ STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
 __all__ = [
     "STOCK_TASKS",
     "ConfigurableTask",
+    "ContextSampler",
     "Dataset",
     "TemplateLM",
     "evaluate",
