@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1", DISABLE_MULTIPROC="1")
@@ -16,7 +17,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval.tasks  # noqa: E402
 from datasets import Dataset  # noqa: E402
+from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import TemplateLM  # noqa: E402
+from lm_eval.api.registry import get_aggregation, get_metric_aggregation  # noqa: E402
 from lm_eval.api.samplers import ContextSampler  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
@@ -27,12 +30,23 @@ logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
 STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
 
+NAMED_AGGREGATIONS = ("mean", "perplexity", "bleu", "ter", "chrf")
+
+
+def aggregation(metric: str, how: str | Callable | None) -> str | Callable:
+    """How a YAML's metric is aggregated over items: one of NAMED_AGGREGATIONS, else the function."""
+    function = how if callable(how) else get_aggregation(how) if how else get_metric_aggregation(metric)
+    return {get_aggregation(name): name for name in NAMED_AGGREGATIONS}.get(function, function)
+
+
 __all__ = [
     "STOCK_TASKS",
     "ConfigurableTask",
     "ContextSampler",
     "Dataset",
+    "Instance",
     "TemplateLM",
+    "aggregation",
     "evaluate",
     "get_rolling_token_windows",
     "load_yaml",

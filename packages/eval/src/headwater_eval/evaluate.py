@@ -27,7 +27,7 @@ from .catalogue import BENCHMARKS
 from .config import EvaluateConfig
 from .documents import Document, choose, stream
 from .generations import generate, prompt_documents
-from .items import load
+from .items import load, load_shots
 from .lm import HeadwaterLM
 from .scores import average_score, heldout_scores, sample_rows, scores_of
 from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task
@@ -42,7 +42,11 @@ def run(run: Run) -> None:
     scorer = native.load(run.inputs["model"], config.dtype, config.threads)
     lm = HeadwaterLM(scorer, config.batch_tokens, config.heldout.overlap)
 
-    parts = [_kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items)) for name, items in questions.items()]
+    pools = {**load(run.inputs["items"]), **load_shots(run.inputs["items"])}
+    parts = [
+        _kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items, pools[name], config))
+        for name, items in questions.items()
+    ]
     if heldout:
         parts.append(_kept(run, HELDOUT, lambda: _score_heldout(lm, heldout, config)))
     prompts = prompt_documents(documents, config.samples, config.seed)
@@ -58,9 +62,8 @@ def _questions(folder: Path, config: EvaluateConfig) -> dict[str, list[dict]]:
     unknown = [name for name in held if name not in BENCHMARKS]
     if unknown:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")
-    limits = {"choice": config.limit, "bias": config.bias_limit}
     return {
-        name: choose_items(items, limits[BENCHMARKS[name].kind], config.seed)
+        name: choose_items(items, config.bias_limit if BENCHMARKS[name].kind == "bias" else config.limit, config.seed)
         for name, items in held.items()
         if config.tasks is None or name in config.tasks
     }
@@ -76,8 +79,12 @@ def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
-def _score_items(lm: HeadwaterLM, benchmark: Benchmark, items: list[dict]) -> dict:
-    results, logged = _ask(lm, benchmark_task(benchmark, items), bootstrap=100)
+def _score_items(
+    lm: HeadwaterLM, benchmark: Benchmark, items: list[dict], pool: list[dict], config: EvaluateConfig
+) -> dict:
+    shots = benchmark.shots if config.shots == "usual" else config.shots
+    task = benchmark_task(benchmark, items, shots, pool, config.sampler, config.seed)
+    results, logged = _ask(lm, task, bootstrap=0)  # intervals are ours
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
     scores = (benchmark.scores or scores_of)(benchmark, items, rows)
     return {"results": results, "rows": rows, "scores": scores}

@@ -2,7 +2,8 @@
 
 lm-eval leaves the tested document out only where shots and questions come from a split of the same name; here what
 counts is what is asked, so a training file that repeats a test question, or the test file itself under another name,
-gives nothing away.
+gives nothing away. Items of our own definitions name their passage (`cluster`), and no other question about it is
+shown: a later turn of a conversation holds the earlier answers.
 """
 
 from __future__ import annotations
@@ -43,18 +44,25 @@ class Shots(ContextSampler):
         keys = sorted(pool, key=lambda key: seeded_rank(seed, key)) if how == "fixed" else list(pool)
         self.pool = {key: pool[key] for key in keys}
         self.groups = Counter(doc.get(within) for doc in pool.values()) if within else Counter()
+        self.passages = Counter(doc.get("cluster") for doc in pool.values())
         super().__init__(list(self.pool.values()))
 
     def left(self, eval_doc: Doc) -> int:
         """How many documents of the pool may stand before the tested one."""
+        if (passage := eval_doc.get("cluster")) is not None:
+            return len(self.pool) - self.passages[passage]
         group = self.groups[eval_doc.get(self.within)] if self.within else len(self.pool)
         return group - (asked(self.task, eval_doc) in self.pool)
 
     def others(self, eval_doc: Doc) -> Iterator[Doc]:
-        """The pool without what asks the same as the tested document."""
-        tested = asked(self.task, eval_doc)
+        """The pool without what asks the same as the tested document, or is about the same passage."""
+        tested, passage = asked(self.task, eval_doc), eval_doc.get("cluster")
         for key, doc in self.pool.items():
-            if key != tested and (not self.within or doc.get(self.within) == eval_doc.get(self.within)):
+            if (
+                key != tested
+                and (passage is None or doc.get("cluster") != passage)
+                and (not self.within or doc.get(self.within) == eval_doc.get(self.within))
+            ):
                 yield doc
 
     def sample(self, n: int, eval_doc: Doc | None = None, df: object = None, **_: object) -> list[Doc]:
@@ -82,8 +90,7 @@ def give_shots(
         docs, how, within = list(named), "first_n", ""
     else:
         process = task.fewshot_cfg.process_docs or task.config.process_docs
-        table = {name: [row.get(name) for row in rows] for name in sorted({name for row in rows for name in row})}
-        dataset = Dataset.from_dict(table)
+        dataset = table(rows)
         docs = list(process(dataset) if process else dataset)
     sampler = Shots(task, docs, how, seed, within)
     left = min(sampler.left(doc) for doc in task.eval_docs)
@@ -95,6 +102,12 @@ def give_shots(
     task.set_config("num_fewshot", shots)
     task.sampler = sampler
     task.fewshot_cfg.split = task.config.test_split  # so that lm-eval tells the sampler which document is tested
+
+
+def table(rows: list[Doc]) -> Dataset:
+    """Rows as a data set; a column that a row lacks is null."""
+    names = sorted({name for row in rows for name in row})
+    return Dataset.from_dict({name: [row.get(name) for row in rows] for name in names})
 
 
 def asked(task: ConfigurableTask, doc: Doc) -> str:

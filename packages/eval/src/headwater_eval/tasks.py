@@ -7,8 +7,8 @@ from typing import Any
 from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item
 from .documents import Document, seeded_rank
-from .engine import STOCK_TASKS, ConfigurableTask, Dataset, load_yaml
-from .shots import give_shots
+from .engine import STOCK_TASKS, ConfigurableTask, Instance, load_yaml
+from .shots import give_shots, table
 
 HELDOUT = "heldout"
 
@@ -51,7 +51,7 @@ def benchmark_task(
         )
     if shots:
         drawn_from = items if pool is None else pool
-        give_shots(task, shots, [row(benchmark, item) for item in drawn_from], sampler, seed, benchmark.shots_within)
+        give_shots(task, shots, [row(benchmark, item) for item in drawn_from], sampler, seed, benchmark.category)
     return task
 
 
@@ -61,7 +61,7 @@ def stock_config(benchmark: Benchmark) -> dict[str, Any]:
     for key in ("tag", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
                 "fewshot_split"):  # fmt: skip
         config.pop(key, None)
-    return config
+    return {**config, **(benchmark.repair or {})}
 
 
 def stock_row(benchmark: Benchmark, item: Item) -> dict[str, Any]:
@@ -119,8 +119,29 @@ _WEIGHTED = {
 }
 
 
+def stock_rows_task(benchmark: Benchmark, rows: list[dict[str, Any]]) -> ConfigurableTask:
+    """lm-eval's definition over rows of the hub's data set."""
+    return _task(stock_config(benchmark), rows)
+
+
+class AlsoAsk(ConfigurableTask):
+    """A task whose model writes an answer and also weighs one given text: SQuAD 2's "unanswerable"."""
+
+    also_ask: str
+
+    def construct_requests(self, doc: dict, ctx: Any, **kwargs: Any) -> list[Instance]:
+        """The question, then the log-likelihood of `also_ask` after it."""
+        written = super().construct_requests(doc, ctx, **kwargs)
+        plain = {key: value for key, value in kwargs.items() if key not in ("apply_chat_template", "chat_template")}
+        return [written, Instance("loglikelihood", doc, (ctx, self.also_ask), 1, **plain)]
+
+
 def _task(config: dict[str, Any], rows: list[dict[str, Any]]) -> ConfigurableTask:
-    names = sorted({name for row in rows for name in row})
-    table = {name: [row.get(name) for row in rows] for name in names}
-    split = {"custom_dataset": lambda **_: {"test": Dataset.from_dict(table)}, "test_split": "test", "num_fewshot": 0}
-    return ConfigurableTask(config={**config, **split})
+    split = {"custom_dataset": lambda **_: {"test": table(rows)}, "test_split": "test", "num_fewshot": 0}
+    also_ask = config.get("also_ask")
+    config = {**{key: value for key, value in config.items() if key != "also_ask"}, **split}
+    if also_ask is None:
+        return ConfigurableTask(config=config)
+    task = AlsoAsk(config=config)
+    task.also_ask = also_ask
+    return task
