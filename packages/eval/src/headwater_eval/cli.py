@@ -1,6 +1,7 @@
 """`headwater-eval`: the stages of this package."""
 
-from . import __version__
+from . import __version__, fetch, listing
+from ._contracts.cli import Command
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
@@ -39,6 +40,14 @@ STAGES = [
 ]
 
 
+COMMANDS = [
+    Command("tasks", "List the benchmarks: what each measures, and whether its data is here.", listing.arguments,
+            "headwater_eval.listing:run"),
+    Command("fetch", "Copy rows of benchmarks from the hub or its cache into files.", fetch.arguments,
+            "headwater_eval.fetch:run"),
+]  # fmt: skip
+
+
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run_cli("headwater-eval", __version__, STAGES, argv=argv)
+    return run_cli("headwater-eval", __version__, STAGES, COMMANDS, argv)

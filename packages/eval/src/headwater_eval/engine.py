@@ -16,7 +16,7 @@ os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1",
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval.tasks  # noqa: E402
-from datasets import Dataset  # noqa: E402
+from datasets import Dataset, disable_progress_bars  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import TemplateLM  # noqa: E402
 from lm_eval.api.registry import get_aggregation, get_metric_aggregation  # noqa: E402
@@ -27,6 +27,7 @@ from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+disable_progress_bars()
 
 STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
 

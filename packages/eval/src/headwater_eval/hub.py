@@ -20,6 +20,7 @@ from .benchmark import Benchmark, Item
 from .readers import Reject, check, digest, parse_row, shown
 
 ENDINGS = (".jsonl", ".json", ".parquet")
+LEFT_OUT = "lm-eval's definition leaves it out"
 Raw = tuple[int, Any]
 """1-based row and its bytes (JSON Lines) or its value."""
 
@@ -107,10 +108,11 @@ def _derive(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
         task = stock_rows_task(benchmark, rows)
         docs = list(task.eval_docs)
         if len(docs) != len(rows):
-            raise ValueError("lm-eval's definition leaves it out")
+            raise ValueError(LEFT_OUT)
     except Exception as e:  # whatever a task's own functions raise on a row that they do not expect
         if len(rows) == 1:
-            return [f"{type(e).__name__}: {e}".split("\n")[0][:300]]
+            emptied = isinstance(e, IndexError) and "size 0" in str(e)
+            return [LEFT_OUT if emptied else f"{type(e).__name__}: {e}".split("\n")[0][:300]]
         half = len(rows) // 2
         return _derive(benchmark, rows[:half]) + _derive(benchmark, rows[half:])
     pairs = zip(docs, rows, strict=True)
