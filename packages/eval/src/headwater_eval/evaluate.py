@@ -30,7 +30,7 @@ from .generations import generate, prompt_documents
 from .items import load, load_shots
 from .lm import HeadwaterLM
 from .scores import average_score, heldout_scores, sample_rows, scores_of
-from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task
+from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task, shots_of
 
 
 def run(run: Run) -> None:
@@ -82,7 +82,7 @@ def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
 def _score_items(
     lm: HeadwaterLM, benchmark: Benchmark, items: list[dict], pool: list[dict], config: EvaluateConfig
 ) -> dict:
-    shots = benchmark.shots if config.shots == "usual" else config.shots
+    shots = shots_of(benchmark, config.shots)
     task = benchmark_task(benchmark, items, shots, pool, config.sampler, config.seed)
     results, logged = _ask(lm, task, bootstrap=0)  # intervals are ours
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)

@@ -78,9 +78,9 @@ def locate(benchmark: Benchmark, folder: Folder, file: str = "", shots: str = ""
             raise UserError(f"data for {benchmark.name} not found: no file below {folder.root} ends in {file}")
     else:
         if benchmark.file:
-            found = [([path], True) for path in folder.ending(benchmark.file)]
+            found = [([path], benchmark.read is not None) for path in folder.ending(benchmark.file)]
         for stem in _stems(benchmark, benchmark.split):
-            found += [(paths, False) for paths in folder.split(stem) if paths not in [f for f, _ in found]]
+            found += [(paths, False) for paths in folder.split(stem) if paths not in [held for held, _ in found]]
     if len(found) > 1:
         shown = " and ".join(paths[0].relative_to(folder.root).as_posix() for paths, _ in found[:2])
         raise UserError(

@@ -325,10 +325,11 @@ def record_config() -> dict:
 
 
 DEFINITIONS: dict[str, dict[str, Any]] = {
-    "squad": {"own": squad_config, "parse": parse_squad},
+    "squad": {"own": squad_config, "parse": parse_squad, "file": "squad_shifts/squaddev_v1.1.json"},
     "squadv2": {"own": squadv2_config, "parse": parse_squad, "rows": squadv2_rows, "scores": squadv2_scores},
-    "coqa": {"own": coqa_config, "parse": parse_coqa, "scores": coqa_scores},
+    "coqa": {"own": coqa_config, "parse": parse_coqa, "scores": coqa_scores, "file": "coqa.test.json"},
     "quac": {"own": quac_config, "parse": parse_quac, "scores": quac_scores},
     "record": {"own": record_config, "parse": parse_record},
 }
-"""What `catalogue.yaml`'s entries of these names need beside."""
+"""What `catalogue.yaml`'s entries of these names need beside. The files are the package bigbench's, as the authors
+publish them."""

@@ -55,6 +55,13 @@ def benchmark_task(
     return task
 
 
+def shots_of(benchmark: Benchmark, asked: int | str) -> int:
+    """Shots for a run that asks for so many, or the `usual` number; bias pairs and code tasks are asked as they are."""
+    if benchmark.kind not in ("choice", "text"):
+        return 0
+    return benchmark.shots if asked == "usual" else int(asked)
+
+
 def stock_config(benchmark: Benchmark) -> dict[str, Any]:
     """lm-eval's own definition, prompt and metrics untouched, without the place that it takes rows from."""
     config = load_yaml(STOCK_TASKS / benchmark.stock, resolve_func=True)
