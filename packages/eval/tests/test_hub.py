@@ -22,6 +22,9 @@ ROWS = yaml.safe_load((Path(__file__).parent / "data/hub_rows.yaml").read_text()
 SOLO = {b.name for b in BENCHMARKS.values() if b.stock and b.hub and not b.family}
 
 
+LEFT_OUT_OF_RESULTS = ("custom_dataset", "fewshot_config")  # by `evaluate`
+
+
 def test_there_is_a_row_of_every_stock_task_and_of_every_family() -> None:
     families = {b.family for b in BENCHMARKS.values() if b.family}
     assert set(ROWS) >= SOLO
@@ -44,11 +47,44 @@ def test_a_row_of_the_hub_becomes_an_item_that_is_asked_and_scored(name: str, tm
     assert (item["query"].endswith(case["ends"]), right) == (True, case["right"])
     assert item["text"] == case["words"] and item["row"] == case["row"]
     lm, task = HeadwaterLM(bigram), benchmark_task(benchmark, items)
-    logged = engine.evaluate(lm, {name: task}, bootstrap_iters=0)["samples"][name]
+    results = engine.evaluate(lm, {name: task}, bootstrap_iters=0)
+    logged = results["samples"][name]
     rows = sample_rows(benchmark, items, logged)
     assert rows[0]["prompt"].endswith(case["ends"]) or not item["query"]
     scores = scores_of(benchmark, items, rows)
     assert scores[name]["n"] == 2 and all(row["kind"] == benchmark.kind for row in scores.values())
+    config = {key: value for key, value in results["configs"][name].items() if key not in LEFT_OUT_OF_RESULTS}
+    assert " at 0x" not in json.dumps(config, default=str)  # an address would differ from run to run
+    headline = f"{benchmark.metric},{logged[0]['filter']}"
+    assert scores[name]["value"] == pytest.approx(results["results"][name][headline])
+
+
+@pytest.mark.parametrize("name", ["mmlu_anatomy", "arc_easy", "hellaswag", "winogrande", "gsm8k"])
+def test_prompts_with_the_first_shots_are_those_that_lm_eval_builds_from_the_same_files(
+    name: str, tmp_path: Path
+) -> None:
+    """lm-eval reads the files itself: its own YAML, with the hub's data set replaced by them."""
+    benchmark, row = BENCHMARKS[name], ROWS[name]["row"]
+    column = benchmark.words[0]
+    files = {}
+    for split, labels in (("test", ["one", "two"]), ("train", ["three", "four", "five"])):
+        rows = [{**row, column: f"{label} {row[column]}"} for label in labels]
+        if name == "hellaswag":
+            rows = [{**r, "ctx_a": r["ctx"]} for r in rows]
+        files[split] = tmp_path / f"{split}.jsonl"
+        files[split].write_text("".join(json.dumps(r) + "\n" for r in rows))
+    config = engine.load_yaml(engine.STOCK_TASKS / benchmark.stock, resolve_func=True)
+    shots = {"sampler": "first_n", "split": "train"}
+    config.update(dataset_path="json", dataset_name=None, test_split="test", validation_split=None,
+                  training_split="train", fewshot_split="train", fewshot_config=shots, num_fewshot=2,
+                  dataset_kwargs={"data_files": {split: str(path) for split, path in files.items()}})  # fmt: skip
+    config.pop("tag", None)
+    stock = engine.ConfigurableTask(config=config)
+    items, pool = (read_items(benchmark, [files[split]], name)[0] for split in ("test", "train"))
+    ours = benchmark_task(benchmark, items, 2, pool, "first_n")
+    for theirs, own in zip(stock.eval_docs, ours.eval_docs, strict=True):
+        assert ours.fewshot_context(own, 2) == stock.fewshot_context(theirs, 2)
+        assert ours.fewshot_context(own, 0) == stock.fewshot_context(theirs, 0)
 
 
 def test_the_catalogue_names_the_data_sets_and_splits_that_lm_eval_names() -> None:

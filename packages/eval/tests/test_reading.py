@@ -38,6 +38,9 @@ from headwater_eval.scores import sample_rows, scores_of
 from headwater_eval.tasks import benchmark_task
 
 
+LEFT_OUT_OF_RESULTS = ("custom_dataset", "fewshot_config")  # by `evaluate`
+
+
 class Parrot(HeadwaterLM):
     """Writes one fixed answer to everything; log-likelihoods are the bigram model's."""
 
@@ -61,7 +64,10 @@ def items_of(name: str, rows: list[dict], folder: Path) -> list[dict]:
 
 def run(name: str, items: list[dict], lm) -> tuple[list[dict], dict]:
     benchmark = BENCHMARKS[name]
-    logged = engine.evaluate(lm, {name: benchmark_task(benchmark, items)}, bootstrap_iters=0)["samples"][name]
+    results = engine.evaluate(lm, {name: benchmark_task(benchmark, items)}, bootstrap_iters=0)
+    logged = results["samples"][name]
+    config = {key: value for key, value in results["configs"][name].items() if key not in LEFT_OUT_OF_RESULTS}
+    assert " at 0x" not in json.dumps(config, default=str)  # an address would differ from run to run
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
     return rows, (benchmark.scores or scores_of)(benchmark, items, rows)
 

@@ -142,7 +142,7 @@ def metric_estimate(benchmark: Benchmark, metric: str, rows: list[Row]) -> Estim
         return transformed(clustered_mean(np.array(values, float), clusters), lambda nats: math.exp(-nats))
     if isinstance(how, str):
         return translation_estimate(how, values)
-    return cluster_bootstrap(values, clusters, how, 300, 0)
+    return cluster_bootstrap(values, clusters, how, 200, 0)
 
 
 def _aggregation(benchmark: Benchmark, metric: str) -> str | Callable:
