@@ -37,7 +37,6 @@ from headwater_eval.reading import (
 from headwater_eval.scores import sample_rows, scores_of
 from headwater_eval.tasks import benchmark_task
 
-
 LEFT_OUT_OF_RESULTS = ("custom_dataset", "fewshot_config")  # by `evaluate`
 
 
