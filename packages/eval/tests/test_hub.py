@@ -127,6 +127,19 @@ def test_rows_that_lm_evals_functions_cannot_read_are_set_aside_one_by_one(tmp_p
     assert len(read_items(BENCHMARKS["winogrande"], [tmp_path / "broken.jsonl"], "w")[1]) == 3
 
 
+def test_a_row_that_breaks_lm_evals_template_is_set_aside(tmp_path: Path) -> None:
+    good = ROWS["multirc"]["row"]
+    items, rejects = items_of("multirc", [good, {**good, "answer": "it''' [is"}, good], tmp_path)
+    assert [item["id"] for item in items] == ["multirc-00001", "multirc-00003"]
+    assert rejects[0].row == 2 and rejects[0].reason.startswith("SyntaxError")
+
+
+def test_another_data_sets_file_is_refused_at_once_with_the_column_that_it_lacks(tmp_path: Path) -> None:
+    rows = [{"question": f"q{i}", "answers": ["a"]} for i in range(3000)]  # SQuAD-like rows where BoolQ's are due
+    items, rejects = items_of("boolq", rows, tmp_path)
+    assert not items and len(rejects) == 3000 and "passage" in rejects[0].reason
+
+
 def test_rows_without_choices_are_no_items_of_a_task_that_leaves_them_out(tmp_path: Path) -> None:
     name = "bigbench_kanji_ascii_multiple_choice"
     good = ROWS["bigbench_cause_and_effect_multiple_choice"]["row"]

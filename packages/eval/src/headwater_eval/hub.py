@@ -14,6 +14,7 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from jinja2 import UndefinedError
 
 from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item
@@ -111,12 +112,25 @@ def _derive(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
             raise ValueError(LEFT_OUT)
     except Exception as e:  # whatever a task's own functions raise on a row that they do not expect
         if len(rows) == 1:
-            emptied = isinstance(e, IndexError) and "size 0" in str(e)
-            return [LEFT_OUT if emptied else f"{type(e).__name__}: {e}".split("\n")[0][:300]]
+            return [LEFT_OUT if isinstance(e, IndexError) and "size 0" in str(e) else _reason(e)]
+        if isinstance(e, UndefinedError) and len({frozenset(row) for row in rows}) == 1:
+            return [_reason(e)] * len(rows)  # a column that no row has: the file is another data set's
         half = len(rows) // 2
         return _derive(benchmark, rows[:half]) + _derive(benchmark, rows[half:])
-    pairs = zip(docs, rows, strict=True)
-    return [parse_row(lambda pair: check(_stock_item(benchmark, task, *pair)), pair) for pair in pairs]
+    return [_item_or_reason(benchmark, task, doc, row) for doc, row in zip(docs, rows, strict=True)]
+
+
+def _item_or_reason(benchmark: Benchmark, task: Any, doc: dict, row: dict) -> dict | str:
+    try:
+        return check(_stock_item(benchmark, task, doc, row))
+    except Exception as e:  # lm-eval's templates evaluate text: a quotation mark in a row may be a SyntaxError
+        return _reason(e)
+
+
+def _reason(e: Exception) -> str:
+    if isinstance(e, KeyError):
+        return f"no field {e.args[0]}"
+    return (str(e) if isinstance(e, ValueError) else f"{type(e).__name__}: {e}").split("\n")[0][:300]
 
 
 def _stock_item(benchmark: Benchmark, task: Any, doc: dict, row: dict) -> dict:
