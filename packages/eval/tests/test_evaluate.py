@@ -140,6 +140,19 @@ def test_a_model_folder_that_is_not_whole_is_one_line(
     assert missing in error and "\n" not in error and not (tmp_path / "o").exists()
 
 
+def test_shots_stand_before_questions_but_not_before_bias_pairs(inputs: list[str], tmp_path: Path) -> None:
+    out = evaluate(inputs, tmp_path, "--set", "shots=1", "--set", "sampler=per_item")
+    prompts = {r["doc_id"]: r["prompt"] for r in pq.read_table(out / "samples.parquet").to_pylist()}
+    assert prompts["piqa-00001"].startswith("Question: Blender\nAnswer: grinds ice\n\nQuestion: dresser\n")
+    assert prompts["boolq-00001"].count("Question: ") == 2 and prompts["crows_pairs_english-00001"] == ""
+
+
+def test_more_shots_than_rows_is_one_line(inputs: list[str], tmp_path: Path, capsys) -> None:
+    where = ["--out", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
+    assert main(["evaluate", *inputs, *where, "--set", "shots=2"]) == 1
+    assert "boolq: 2 shots asked for, but there are only 1 rows" in capsys.readouterr().err
+
+
 def test_a_task_without_items_is_one_line(inputs: list[str], tmp_path: Path, capsys) -> None:
     where = ["--out", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
     assert main(["evaluate", *inputs, *where, "--set", "tasks=[openbookqa]"]) == 1

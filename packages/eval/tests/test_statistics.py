@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater_eval.statistics import Estimate, clustered_mean, mean_of_independent, ratio_bootstrap, wilson
+from headwater_eval.statistics import (
+    Estimate,
+    cluster_bootstrap,
+    clustered_mean,
+    mean_of_independent,
+    ratio_bootstrap,
+    transformed,
+    wilson,
+)
 
 
 def test_wilson_gives_newcombes_published_intervals() -> None:
@@ -71,3 +79,32 @@ def test_items_that_always_agree_count_as_one() -> None:
     again = clustered_mean(np.repeat([0.0, 1.0, 1.0, 0.0], 5), [c for c in "abcd" for _ in range(5)])
     assert again.stderr == pytest.approx(once.stderr) and again.value == once.value
     assert math.isnan(clustered_mean(np.array([1.0, 0.0]), ["a", "a"]).stderr)
+
+
+def test_a_bootstrap_over_clusters_agrees_with_the_clustered_standard_error_of_a_mean() -> None:
+    rng = np.random.default_rng(5)
+    centres = rng.normal(size=60)
+    clusters = [f"c{i}" for i in range(60) for _ in range(4)]
+    values = np.repeat(centres, 4) + rng.normal(scale=0.2, size=240)
+    analytic = clustered_mean(values, clusters)
+    resampled = cluster_bootstrap(values, clusters, np.mean, 1000, 0)
+    assert resampled.value == pytest.approx(analytic.value)
+    assert resampled.stderr == pytest.approx(analytic.stderr, rel=0.12)
+    assert resampled.stderr > 1.5 * np.std(values) / math.sqrt(240)  # items of a cluster are no independent ones
+    assert cluster_bootstrap(list(values), clusters, lambda v: sum(v) / len(v), 50, 0).low == pytest.approx(
+        cluster_bootstrap(values, clusters, np.mean, 50, 0).low
+    )
+    alone = cluster_bootstrap([1.0, 3.0], ["a", "a"], np.mean, 50, 0)
+    assert alone.value == 2 and math.isnan(alone.low)
+    with pytest.raises(ValueError, match="2 values and 1 clusters"):
+        cluster_bootstrap([1.0, 2.0], ["a"], np.mean, 50, 0)
+
+
+def test_a_monotonic_function_carries_value_and_ends_along_whichever_way_it_runs() -> None:
+    mean = Estimate(-2.0, 0.1, -2.2, -1.8)
+    perplexity = transformed(mean, lambda nats: math.exp(-nats))
+    assert perplexity.value == pytest.approx(math.e**2) and perplexity.stderr == pytest.approx(
+        0.1 * math.e**2, rel=1e-4
+    )
+    assert (perplexity.low, perplexity.high) == pytest.approx((math.exp(1.8), math.exp(2.2)))
+    assert math.isnan(transformed(mean._replace(stderr=math.nan), math.exp).low)

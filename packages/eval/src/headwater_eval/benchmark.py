@@ -29,8 +29,9 @@ class Benchmark:
     """lm-eval's name of it, where lm-eval has it."""
     measures: str
     file: str
-    """How the path of its file ends, inside any source."""
-    read: Callable[[Path], readers.Rows]
+    """How the path of a package's file ends, inside any source; empty: only the hub's format is known."""
+    read: Callable[[Path], readers.Rows] | None
+    """Reader of that file; None: it is in the hub's format, or the authors', for `parse`."""
     metric: str
     """The headline metric; the others stand beside it."""
     kind: str = "choice"
@@ -38,6 +39,8 @@ class Benchmark:
     model writes is compared with answers), code (what it writes is run)."""
     stock: str = ""
     """lm-eval's YAML file, below its tasks folder."""
+    repair: dict[str, Any] | None = None
+    """What lies over that file's config, where it fails as it stands: `repairs.REPAIRS`."""
     to_stock: Callable[[Item], dict] | None = None
     """An item as the row that the stock file expects."""
     own: Callable[[], dict] | None = None
@@ -50,3 +53,33 @@ class Benchmark:
     """SPDX expression of the items, or what is known of it."""
     home: str = ""
     """Where the items come from: the authors' page or the hub's name."""
+    family: str = ""
+    """What it is listed under, where many tasks are one benchmark (mmlu, arithmetic, bigbench, ...)."""
+    suites: tuple[str, ...] = ()
+    """Suites that hold it; every benchmark is in `full`."""
+    shots: int = 0
+    """Solved examples before each question, where a run asks for the usual number."""
+    shots_from: str = ""
+    """Who uses that number."""
+    hub: str = ""
+    """The hub's name of the data set, `OWNER/NAME`."""
+    hub_config: str = ""
+    split: str = ""
+    """The split that is asked."""
+    shots_split: str = ""
+    """The split that shots come from; empty: the one that is asked."""
+    parse: Callable[[dict], list[dict]] | None = None
+    """A row of the hub -> fields of the items in it; None: `hub.stock_fields`, from the stock definition."""
+    words: tuple[str, ...] = ()
+    """Columns of a hub row which, with the right answer, must not stand in training text; no row may lack them."""
+    cluster: str = ""
+    """Column whose equal values make items one cluster: a passage."""
+    category: str = ""
+    """Column that scores are given apart by; shots come from rows with the tested row's value of it (MMLU: subject)."""
+
+
+def chance(items: list[Item]) -> float | None:
+    """Expected accuracy of a guess: the mean of one over the number of choices; None where answers are written."""
+    if not items or any("choices" not in item for item in items):
+        return None
+    return round(sum(1 / len(item["choices"]) for item in items) / len(items), 6)

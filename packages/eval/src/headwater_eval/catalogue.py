@@ -1,71 +1,98 @@
-"""The benchmarks: what each measures, the file its items come from, and lm-eval's own definition of it.
-
-`stock` names the YAML file inside lm-eval whose prompt and metric are used as they are; `to_stock` turns an
-item into the row that this YAML expects. A task without `stock` is defined by `tasks.own_task`.
-"""
+"""The benchmarks: `catalogue.yaml` says what each is, and the modules named here add readers and own definitions."""
 
 from __future__ import annotations
 
-from . import readers
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from . import inference, packages, reading, repairs
 from .benchmark import Benchmark
 
+CODE: dict[str, dict[str, Any]] = {}
+for _more in (
+    packages.FILES,
+    reading.DEFINITIONS,
+    inference.DEFINITIONS,
+    {name: {"repair": config} for name, config in repairs.REPAIRS.items()},
+):
+    for _name, _fields in _more.items():
+        CODE.setdefault(_name, {}).update(_fields)
 
-def _boolq(item: dict) -> dict:
-    return {"passage": item["passage"], "question": item["query"], "label": item["label"]}
-
-
-def _piqa(item: dict) -> dict:
-    first, second = item["choices"]
-    return {"goal": item["query"], "sol1": first, "sol2": second, "label": item["label"]}
-
-
-def _openbookqa(item: dict) -> dict:
-    letters = _letters(item)
-    return {"question_stem": item["query"], "choices": {"text": item["choices"], "label": letters},
-            "answerKey": letters[item["label"]]}  # fmt: skip
-
-
-def _commonsense_qa(item: dict) -> dict:
-    letters = _letters(item)
-    return {"question": item["query"], "choices": {"text": item["choices"], "label": letters},
-            "answerKey": letters[item["label"]]}  # fmt: skip
+SHOTS_FROM = {
+    "gpt3": "Brown et al. 2020, table H.1",
+    "mmlu": "Hendrycks et al. 2021",
+    "lm-eval": "lm-eval's YAML",
+    "llama2": "Touvron et al. 2023, section 2.3",
+    "none": "zero-shot; nobody's custom",
+}
 
 
-def _social_iqa(item: dict) -> dict:
-    a, b, c = item["choices"]
-    return {"context": item["passage"], "question": item["query"], "answerA": a, "answerB": b, "answerC": c,
-            "label": str(item["label"] + 1)}  # fmt: skip
+CATALOGUE = Path(__file__).with_name("catalogue.yaml")
 
 
-def _crows_pairs(item: dict) -> dict:
-    more, less = item["choices"]
-    return {"sent_more": more, "sent_less": less}
+def described(path: Path = CATALOGUE) -> list[Benchmark]:
+    """The benchmarks of a catalogue file, families member by member, in the file's order."""
+    entries = yaml.load(path.read_text("utf-8"), getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return [
+        _benchmark(name, fields, family)
+        for family, entry in entries.items()
+        for name, fields in _members(family, entry)
+    ]
 
 
-def _letters(item: dict) -> list[str]:
-    return list("ABCDEFGH"[: len(item["choices"])])
+def _members(family: str, entry: dict) -> list[tuple[str, dict]]:
+    """Names and fields of an entry's benchmarks; the files of `each` are looked up without importing lm-eval (4 s)."""
+    if "members" in entry:
+        return [(name, {**entry, **fields}) for name, fields in entry["members"].items()]
+    if "each" not in entry:
+        return [(family, entry)]
+    spec = find_spec("lm_eval")
+    assert spec is not None and spec.origin is not None, "lm-eval is a dependency"
+    tasks = Path(spec.origin).parent / "tasks"
+    members = []
+    for path in sorted(tasks.glob(entry["each"])):
+        at = {"stem": path.stem, "subject": path.stem.removeprefix("mmlu_")}
+        hub = [part.format(**at) for part in entry["hub"]]
+        members.append((entry["name"].format(**at), {**entry, "hub": hub, "stock": str(path.relative_to(tasks))}))
+    return members
 
 
-BENCHMARKS = {
-    b.name: b
-    for b in (
-        Benchmark("boolq", "yes-no questions about a passage", "BoolQ/dev.jsonl", readers.jsonl(readers.yes_no),
-                  "acc", stock="super_glue/boolq/default.yaml", to_stock=_boolq),
-        Benchmark("piqa", "physical common sense", "PIQA/validation.jsonl",
-                  readers.jsonl(readers.question_with_options), "acc_norm", stock="piqa/piqa.yaml", to_stock=_piqa),
-        Benchmark("openbookqa", "elementary science facts, applied", "OpenBookQA/test.jsonl",
-                  readers.jsonl(readers.question_with_options), "acc_norm",
-                  stock="openbookqa/openbookqa.yaml", to_stock=_openbookqa),
-        Benchmark("commonsense_qa", "relations between everyday concepts", "CommonsenseQA/validation.jsonl",
-                  readers.jsonl(readers.question_with_options), "acc",
-                  stock="commonsense_qa/default.yaml", to_stock=_commonsense_qa),
-        Benchmark("social_iqa", "motives and reactions of people", "SIQA/test.jsonl",
-                  readers.jsonl(readers.situation_with_options), "acc",
-                  stock="siqa/siqa.yaml", to_stock=_social_iqa),
-        Benchmark("crows_pairs_english", "preference for the more stereotyping of two sentences",
-                  "crows_pairs_anonymized.csv", readers.csv_table(readers.sentence_pair), "pct_stereotype",
-                  kind="bias", stock="crows_pairs/crows_pairs_english.yaml", to_stock=_crows_pairs),
-        Benchmark("docstring_cloze", "which second half continues a docstring of the standard library",
-                  "docstrings.jsonl", readers.docstring_cloze, "acc_norm"),
+def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
+    hub, config, split, shots_split = [
+        part.format(path=fields.get("path"), config=fields.get("config")) for part in fields.get("hub", [""] * 4)
+    ]
+    shots, source = fields["shots"]
+    known: dict[str, Any] = {"file": "", "read": None, **CODE.get(name, {})}
+    return Benchmark(
+        name,
+        fields["measures"],
+        metric=fields["metric"],
+        kind=fields.get("kind", "choice"),
+        stock=fields.get("stock", ""),
+        licence=fields.get("licence", ""),
+        home=fields.get("home", ""),
+        family="" if family == name else family,
+        suites=tuple(fields["suites"]),
+        shots=shots,
+        shots_from=SHOTS_FROM.get(source, source),
+        hub=hub,
+        hub_config=config,
+        split=split,
+        shots_split=shots_split,
+        words=tuple(fields.get("words", ())),
+        cluster=fields.get("cluster", ""),
+        category=fields.get("category", ""),
+        **known,
     )
-}  # fmt: skip
+
+
+BENCHMARKS = {benchmark.name: benchmark for benchmark in described()}
+SUITES = sorted({suite for benchmark in BENCHMARKS.values() for suite in benchmark.suites} | {"full"})
+
+
+def suite(name: str) -> list[Benchmark]:
+    """The benchmarks of a suite, in the catalogue's order; `full` holds every one."""
+    return [benchmark for benchmark in BENCHMARKS.values() if name == "full" or name in benchmark.suites]

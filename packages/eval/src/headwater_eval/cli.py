@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from . import __version__
+from . import __version__, fetch, listing
 from ._contracts.cli import Command
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
@@ -77,13 +77,17 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other of evaluate's")
 
 
-def _shots(text: str) -> int | None:
-    return None if text == "usual" else int(text)
+def _shots(text: str) -> int | str:
+    return text if text == "usual" else int(text)
 
 
 COMMANDS = [
     Command("run", "Score any model on named tasks or a suite.", _run_arguments, "headwater_eval.run:main"),
-]
+    Command("tasks", "List the benchmarks: what each measures, and whether its data is here.", listing.arguments,
+            "headwater_eval.listing:run"),
+    Command("fetch", "Copy rows of benchmarks from the hub or its cache into files.", fetch.arguments,
+            "headwater_eval.fetch:run"),
+]  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
-from typing import Any
+import difflib
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
 from ._contracts.config import Config
-from .catalogue import BENCHMARKS
+from .catalogue import BENCHMARKS, SUITES
 
 
 class ItemsConfig(Config):
     """Which benchmarks the lineage is kept clean of and scored on."""
 
     tasks: list[str] | None = Field(
-        None, description="benchmarks, by name (see `catalogue.py`); null: every one whose file a source holds"
+        None, description="benchmarks, by name (see `headwater-eval tasks`); null: every one whose file a source holds"
     )
+    suite: str | None = Field(None, description="where tasks is null: only the benchmarks of this suite")
+    files: dict[str, str] = Field(
+        {}, description="task: how the path of its file of questions ends, where it keeps to no convention"
+    )
+    shot_files: dict[str, str] = Field({}, description="the same for the rows that solved examples come from")
+    shot_rows: int = Field(256, ge=0, description="rows for shots to keep of a task, the first ones of their split")
 
     @field_validator("tasks")
     @classmethod
     def _known(cls, tasks: list[str] | None) -> list[str] | None:
         return _known_tasks(tasks)
+
+    @field_validator("suite")
+    @classmethod
+    def _known_suite(cls, suite: str | None) -> str | None:
+        if suite is not None and suite not in SUITES:
+            raise ValueError(f"unknown suite {suite}; known are {', '.join(SUITES)}")
+        return suite
+
+    @field_validator("files", "shot_files")
+    @classmethod
+    def _known_files(cls, files: dict[str, str]) -> dict[str, str]:
+        _known_tasks(list(files) or None)
+        return files
 
 
 class HeldoutConfig(Config):
@@ -60,10 +80,14 @@ class EvaluateConfig(Config):
 
     tasks: list[str] | None = Field(None, description="tasks of the items artefact; null: all of them")
     limit: int | None = Field(None, ge=1, description="items of a task, by a seeded choice of ids; null: all")
-    bias_limit: int | None = Field(None, ge=1, description="the same for bias tasks, whose items are short pairs")
-    shots: int | None = Field(
-        0, ge=0, description="solved examples before each question; null: each benchmark's usual number"
+    shots: int | Literal["usual"] = Field(
+        0, description="solved examples before each question; usual: the number that the catalogue gives each task"
     )
+    sampler: Literal["fixed", "first_n", "per_item"] = Field(
+        "fixed",
+        description="shots: one seeded choice for all items, the first ones of their split, or a draw an item",
+    )
+    bias_limit: int | None = Field(None, ge=1, description="the same for bias tasks, whose items are short pairs")
     seed: int = Field(1234, ge=0, description="chooses items, held-out documents and bootstrap resamples")
     heldout: HeldoutConfig = Field(HeldoutConfig(), description="held-out text")
     samples: SamplesConfig = Field(SamplesConfig(), description="completions to read")
@@ -112,7 +136,9 @@ class CompressorConfig(Config):
 def _known_tasks(tasks: list[str] | None) -> list[str] | None:
     unknown = [name for name in tasks or [] if name not in BENCHMARKS]
     if unknown:
-        raise ValueError(f"unknown task {unknown[0]}; known are {', '.join(sorted(BENCHMARKS))}")
+        near = difflib.get_close_matches(unknown[0], BENCHMARKS, 3)
+        guess = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise ValueError(f"unknown task {unknown[0]}{guess} `headwater-eval tasks` lists them")
     if tasks is not None and (not tasks or len(set(tasks)) < len(tasks)):
         raise ValueError("name at least one task, each once")
     return tasks

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1", DISABLE_MULTIPROC="1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval.tasks  # noqa: E402
-from datasets import Dataset  # noqa: E402
+from datasets import Dataset, disable_progress_bars  # noqa: E402
+from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import LM, TemplateLM  # noqa: E402
-from lm_eval.api.registry import get_model  # noqa: E402
+from lm_eval.api.registry import get_aggregation, get_metric_aggregation, get_model  # noqa: E402
+from lm_eval.api.samplers import ContextSampler  # noqa: E402
 from lm_eval.api.task import ConfigurableTask  # noqa: E402
 from lm_eval.evaluator import evaluate  # noqa: E402
 from lm_eval.models import MODEL_MAPPING  # noqa: E402
@@ -25,18 +28,31 @@ from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+disable_progress_bars()
 
 STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
 BACKENDS = sorted(MODEL_MAPPING)
 """lm-eval's names of the models that it can ask: hf, vllm, openai-completions, ..."""
+
+NAMED_AGGREGATIONS = ("mean", "perplexity", "bleu", "ter", "chrf")
+
+
+def aggregation(metric: str, how: str | Callable | None) -> str | Callable:
+    """How a YAML's metric is aggregated over items: one of NAMED_AGGREGATIONS, else the function."""
+    function = how if callable(how) else get_aggregation(how) if how else get_metric_aggregation(metric)
+    return {get_aggregation(name): name for name in NAMED_AGGREGATIONS}.get(function, function)
+
 
 __all__ = [
     "BACKENDS",
     "LM",
     "STOCK_TASKS",
     "ConfigurableTask",
+    "ContextSampler",
     "Dataset",
+    "Instance",
     "TemplateLM",
+    "aggregation",
     "evaluate",
     "get_model",
     "get_rolling_token_windows",

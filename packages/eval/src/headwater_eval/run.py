@@ -108,7 +108,7 @@ def suites() -> dict[str, list[str]]:
     """Suite -> its tasks; `full` holds all."""
     found = {"full": sorted(BENCHMARKS)}
     for name, benchmark in sorted(BENCHMARKS.items()):
-        for suite in getattr(benchmark, "suites", ()):
+        for suite in benchmark.suites:
             if suite != "full":
                 found.setdefault(suite, []).append(name)
     return found

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -86,6 +87,53 @@ def clustered_mean(values: np.ndarray, clusters: list[str]) -> Estimate:
         return Estimate(value, math.nan, math.nan, math.nan)
     stderr = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values)
     return Estimate(value, stderr, value - Z95 * stderr, value + Z95 * stderr)
+
+
+def transformed(estimate: Estimate, f: Callable[[float], float]) -> Estimate:
+    """A monotonic function of an estimate: value and interval by it, standard error by its slope (the delta method).
+
+    Both ends map onto ends of the new interval, whichever way round.
+    """
+    value = f(estimate.value)
+    if not math.isfinite(estimate.stderr):
+        return Estimate(value, math.nan, math.nan, math.nan)
+    step = max(1e-6, abs(estimate.value) * 1e-6)
+    slope = (f(estimate.value + step) - f(estimate.value - step)) / (2 * step)
+    low, high = sorted((f(estimate.low), f(estimate.high)))
+    return Estimate(value, abs(slope) * estimate.stderr, low, high)
+
+
+def cluster_bootstrap(
+    values: Sequence[Any] | np.ndarray,
+    clusters: list[str],
+    statistic: Callable[[Any], float],
+    resamples: int,
+    seed: int,
+) -> Estimate:
+    """Any statistic of items with a percentile bootstrap over clusters (Davison, Hinkley 1997, section 3.8).
+
+    Args:
+        values: one entry an item: an array is sliced, a list stays one.
+        clusters: the cluster of each item.
+        statistic: of such an array or list, the whole or a resample.
+
+    Raises:
+        ValueError: no values, or lengths that differ.
+    """
+    if len(values) == 0 or len(values) != len(clusters):
+        raise ValueError(f"{len(values)} values and {len(clusters)} clusters")
+    whole = float(statistic(values))
+    _, at = np.unique(np.array(clusters), return_inverse=True)
+    members = [np.flatnonzero(at == group) for group in range(int(at.max()) + 1)]
+    if len(members) == 1:
+        return Estimate(whole, math.nan, math.nan, math.nan)
+    rng = np.random.default_rng(seed)
+    found = np.empty(resamples)
+    for i in range(resamples):
+        rows = np.concatenate([members[group] for group in rng.integers(0, len(members), len(members))])
+        found[i] = statistic(values[rows] if isinstance(values, np.ndarray) else [values[row] for row in rows])
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(whole, float(np.std(found, ddof=1)), float(low), float(high))
 
 
 def mean_of_independent(estimates: list[Estimate]) -> Estimate:

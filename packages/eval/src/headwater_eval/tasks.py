@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from .benchmark import Benchmark
+from typing import Any
+
+from ._contracts.errors import UserError
+from .benchmark import Benchmark, Item
 from .documents import Document, seeded_rank
-from .engine import STOCK_TASKS, ConfigurableTask, Dataset, load_yaml
+from .engine import STOCK_TASKS, ConfigurableTask, Instance, load_yaml
+from .shots import give_shots, table
 
 HELDOUT = "heldout"
 
@@ -17,25 +21,73 @@ def choose_items(items: list[dict], limit: int | None, seed: int) -> list[dict]:
     return [item for item in items if item["id"] in chosen]
 
 
-def benchmark_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
-    """A zero-shot lm-eval task over these items; document i of it is items[i]."""
-    return stock_task(benchmark, items) if benchmark.stock else own_task(benchmark, items)
+def benchmark_task(
+    benchmark: Benchmark,
+    items: list[Item],
+    shots: int = 0,
+    pool: list[Item] | None = None,
+    sampler: str = "fixed",
+    seed: int = 1234,
+) -> ConfigurableTask:
+    """The lm-eval task of a benchmark over these items; document i of it is items[i].
+
+    Args:
+        shots: solved examples before each question.
+        pool: items that the examples are drawn from; None: the items themselves. The tested item is never among its
+            own shots, wherever it stands.
+        sampler: one of `shots.SAMPLERS`.
+        seed: of the draw.
+
+    Raises:
+        UserError: more shots than other items, or items that are not what lm-eval's own definition expects.
+    """
+    config = stock_config(benchmark) if benchmark.stock else own_config(benchmark)
+    row = stock_row if benchmark.stock else own_row
+    task = _task(config, [row(benchmark, item) for item in items])
+    if len(task.eval_docs) != len(items):
+        raise UserError(
+            f"{benchmark.name}: lm-eval's definition leaves out {len(items) - len(task.eval_docs)} of {len(items)} "
+            "items; make the items again"
+        )
+    if shots:
+        drawn_from = items if pool is None else pool
+        give_shots(task, shots, [row(benchmark, item) for item in drawn_from], sampler, seed, benchmark.category)
+    return task
 
 
-def stock_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
-    """lm-eval's own definition, prompt and metrics untouched, over our rows in place of the hub's."""
+def shots_of(benchmark: Benchmark, asked: int | str) -> int:
+    """Shots for a run that asks for so many, or the `usual` number; bias pairs and code tasks are asked as they are."""
+    if benchmark.kind not in ("choice", "text"):
+        return 0
+    return benchmark.shots if asked == "usual" else int(asked)
+
+
+def stock_config(benchmark: Benchmark) -> dict[str, Any]:
+    """lm-eval's own definition, prompt and metrics untouched, without the place that it takes rows from."""
     config = load_yaml(STOCK_TASKS / benchmark.stock, resolve_func=True)
     for key in ("tag", "dataset_path", "dataset_name", "dataset_kwargs", "training_split", "validation_split",
                 "fewshot_split"):  # fmt: skip
         config.pop(key, None)
+    return {**config, **(benchmark.repair or {})}
+
+
+def stock_row(benchmark: Benchmark, item: Item) -> dict[str, Any]:
+    """The row of the hub's data set that an item stands for: its own, or the one that its fields make."""
+    if "row" in item:
+        return item["row"]
     assert benchmark.to_stock is not None, f"{benchmark.name}: a stock task needs to_stock"
-    return _task(config, [benchmark.to_stock(item) for item in items])
+    return benchmark.to_stock(item)
 
 
-def own_task(benchmark: Benchmark, items: list[dict]) -> ConfigurableTask:
+def own_config(benchmark: Benchmark) -> dict[str, Any]:
     """Our definition over the items, all of their fields at its hands."""
     config = benchmark.own() if benchmark.own else choice_config()
-    return _task({"task": benchmark.name, "metadata": {"version": 1.0}, **config}, items)
+    return {"task": benchmark.name, "metadata": {"version": 1.0}, **config}
+
+
+def own_row(benchmark: Benchmark, item: Item) -> dict[str, Any]:
+    """The item itself."""
+    return item
 
 
 def choice_config() -> dict:
@@ -74,6 +126,29 @@ _WEIGHTED = {
 }
 
 
-def _task(config: dict, rows: list[dict]) -> ConfigurableTask:
-    split = {"custom_dataset": lambda **_: {"test": Dataset.from_list(rows)}, "test_split": "test", "num_fewshot": 0}
-    return ConfigurableTask(config={**config, **split})
+def stock_rows_task(benchmark: Benchmark, rows: list[dict[str, Any]]) -> ConfigurableTask:
+    """lm-eval's definition over rows of the hub's data set."""
+    return _task(stock_config(benchmark), rows)
+
+
+class AlsoAsk(ConfigurableTask):
+    """A task whose model writes an answer and also weighs one given text: SQuAD 2's "unanswerable"."""
+
+    also_ask: str
+
+    def construct_requests(self, doc: dict, ctx: Any, **kwargs: Any) -> list[Instance]:
+        """The question, then the log-likelihood of `also_ask` after it."""
+        written = super().construct_requests(doc, ctx, **kwargs)
+        plain = {key: value for key, value in kwargs.items() if key not in ("apply_chat_template", "chat_template")}
+        return [written, Instance("loglikelihood", doc, (ctx, self.also_ask), 1, **plain)]
+
+
+def _task(config: dict[str, Any], rows: list[dict[str, Any]]) -> ConfigurableTask:
+    split = {"custom_dataset": lambda **_: {"test": table(rows)}, "test_split": "test", "num_fewshot": 0}
+    also_ask = config.get("also_ask")
+    config = {**{key: value for key, value in config.items() if key != "also_ask"}, **split}
+    if also_ask is None:
+        return ConfigurableTask(config=config)
+    task = AlsoAsk(config=config)
+    task.also_ask = also_ask
+    return task
