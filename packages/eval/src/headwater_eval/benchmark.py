@@ -50,3 +50,10 @@ class Benchmark:
     """SPDX expression of the items, or what is known of it."""
     home: str = ""
     """Where the items come from: the authors' page or the hub's name."""
+
+
+def chance(items: list[Item]) -> float | None:
+    """Expected accuracy of a guess: the mean of one over the number of choices; None where answers are written."""
+    if not items or any("choices" not in item for item in items):
+        return None
+    return round(sum(1 / len(item["choices"]) for item in items) / len(items), 6)

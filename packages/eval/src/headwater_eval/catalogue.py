@@ -6,7 +6,7 @@ item into the row that this YAML expects. A task without `stock` is defined by `
 
 from __future__ import annotations
 
-from . import readers
+from . import code_tasks, readers
 from .benchmark import Benchmark
 
 
@@ -67,5 +67,6 @@ BENCHMARKS = {
                   kind="bias", stock="crows_pairs/crows_pairs_english.yaml", to_stock=_crows_pairs),
         Benchmark("docstring_cloze", "which second half continues a docstring of the standard library",
                   "docstrings.jsonl", readers.docstring_cloze, "acc_norm"),
+        *code_tasks.BENCHMARKS,
     )
 }  # fmt: skip

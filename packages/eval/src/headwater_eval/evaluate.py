@@ -24,6 +24,7 @@ from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.stage import Run
 from .benchmark import Benchmark
 from .catalogue import BENCHMARKS
+from .code_tasks import configured, skipped
 from .config import EvaluateConfig
 from .documents import Document, choose, stream
 from .generations import generate, prompt_documents
@@ -37,12 +38,13 @@ def run(run: Run) -> None:
     """Score, write samples, and fill `run.out` with results.json, metrics.json, samples.parquet, generations.jsonl."""
     config: EvaluateConfig = run.config
     questions = _questions(run.inputs["items"], config)
+    asked = _asked(run, list(questions), config)
     documents = list(stream(run.inputs["corpus"], "heldout"))
     heldout = choose(documents, config.heldout.max_bytes, config.seed)
     scorer = native.load(run.inputs["model"], config.dtype, config.threads)
     lm = HeadwaterLM(scorer, config.batch_tokens, config.heldout.overlap)
 
-    parts = [_kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items)) for name, items in questions.items()]
+    parts = [_kept(run, name, partial(_score_items, lm, asked[name], questions[name])) for name in asked]
     if heldout:
         parts.append(_kept(run, HELDOUT, lambda: _score_heldout(lm, heldout, config)))
     prompts = prompt_documents(documents, config.samples, config.seed)
@@ -58,12 +60,27 @@ def _questions(folder: Path, config: EvaluateConfig) -> dict[str, list[dict]]:
     unknown = [name for name in held if name not in BENCHMARKS]
     if unknown:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")
-    limits = {"choice": config.limit, "bias": config.bias_limit}
+    limits = {"bias": config.bias_limit}
     return {
-        name: choose_items(items, limits[BENCHMARKS[name].kind], config.seed)
+        name: choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed)
         for name, items in held.items()
         if config.tasks is None or name in config.tasks
     }
+
+
+def _asked(run: Run, names: list[str], config: EvaluateConfig) -> dict[str, Benchmark]:
+    """The benchmarks as this run asks them; code tasks that it does not run are left out, with a line that says why."""
+    asked = {}
+    for name in names:
+        benchmark = BENCHMARKS[name]
+        if benchmark.kind == "code":
+            why = skipped(benchmark, config.run_code)
+            if why:
+                run.log(f"{name}: skipped: {why}")
+                continue
+            benchmark = configured(benchmark, config.code)
+        asked[name] = benchmark
+    return asked
 
 
 def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:

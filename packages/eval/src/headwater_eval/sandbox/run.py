@@ -5,7 +5,7 @@
 | network | an empty network namespace, and no socket() | the filter refuses socket() |
 | files | a root of its own: interpreter and system read-only, one folder in memory | Landlock; names stay visible |
 | disk | that folder's size and number of files | missing: only the size of one file |
-| processes | a process namespace: sees and signals no other, and all end with it | missing: orphans are adopted, ended |
+| processes | a process namespace: sees and signals no other, and all end with it | missing: orphans adopted, ended |
 | user | a user without privileges, whose processes are counted apart | where root can run as nobody |
 | calls | a filter: no hidden memory, namespaces, tracing, keys | the same |
 
