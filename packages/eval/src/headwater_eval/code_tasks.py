@@ -119,10 +119,7 @@ def _raw_rows(path: Path) -> Iterator[str | dict]:
 
 def humaneval_config() -> dict:
     """lm-eval's `humaneval`: the function's head and docstring as they are; its own stop strings."""
-    return {
-        "doc_to_text": lambda item: item["query"],
-        "generation_kwargs": _stock_generation("humaneval/humaneval.yaml"),
-    }
+    return _written(lambda item: item["query"], _stock_generation("humaneval/humaneval.yaml"))
 
 
 def mbpp_config() -> dict:
@@ -130,10 +127,9 @@ def mbpp_config() -> dict:
     shots = "".join(
         f"{_mbpp_prompt(shot['text'], shot['test_list'])}{shot['code']}\n[DONE]\n\n" for shot in _mbpp_shots()
     )
-    return {
-        "doc_to_text": lambda item: shots + _mbpp_prompt(item["query"], item["tests"]),
-        "generation_kwargs": _stock_generation("mbpp/mbpp.yaml"),
-    }
+    return _written(
+        lambda item: shots + _mbpp_prompt(item["query"], item["tests"]), _stock_generation("mbpp/mbpp.yaml")
+    )
 
 
 def _mbpp_prompt(text: str, tests: list[str]) -> str:
@@ -169,9 +165,22 @@ def _stock(file: str) -> Path:
 
 def transcoder_config(target: str) -> dict:
     """Our own prompt: `transcoder.prompt`."""
+    return _written(
+        lambda item: transcoder.prompt(item["query"], item["source_language"], target),
+        {"until": list(transcoder.STOPS), "max_gen_toks": 512, "do_sample": False},
+    )
+
+
+def _written(doc_to_text: Callable[[Item], str], generation: dict) -> dict:
+    """A task whose answers are written, and judged later: lm-eval itself computes no metric."""
     return {
-        "doc_to_text": lambda item: transcoder.prompt(item["query"], item["source_language"], target),
-        "generation_kwargs": {"until": list(transcoder.STOPS), "max_gen_toks": 512, "do_sample": False},
+        "output_type": "generate_until",
+        "doc_to_text": doc_to_text,
+        "doc_to_target": lambda item: item["answers"][0],
+        "target_delimiter": "",
+        "generation_kwargs": generation,
+        "metric_list": [],
+        "process_results": lambda item, responses: {},
     }
 
 
@@ -230,16 +239,7 @@ def _sampling(own: Callable[[], dict], config: CodeConfig) -> dict:
         generation |= {"do_sample": True, "temperature": temperature, "top_p": config.top_p}
     if config.max_new_tokens is not None:
         generation["max_gen_toks"] = config.max_new_tokens
-    return {
-        **task,
-        "output_type": "generate_until",
-        "doc_to_target": lambda item: item["answers"][0],
-        "target_delimiter": "",
-        "generation_kwargs": generation,
-        "repeats": config.samples,
-        "metric_list": [],
-        "process_results": lambda item, responses: {},  # what they are worth shows when they run
-    }
+    return {**task, "generation_kwargs": generation, "repeats": config.samples}
 
 
 def _run_programs(

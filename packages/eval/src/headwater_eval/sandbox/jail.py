@@ -28,6 +28,8 @@ from . import kernel
 NOBODY = 65534
 BOX = "/box"
 POLL_SECONDS = 0.05
+PATIENCE = 10
+"""How many times its wall time a program gets on a machine that has no time for it."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -247,7 +249,11 @@ def _watch(program: int, spec: dict[str, Any]) -> dict[str, Any]:
                 if found[0] == program:
                     status = found[1]
         if status is None and stopped is None:
-            if time.monotonic() - started > limits["wall_seconds"]:
+            elapsed = time.monotonic() - started
+            if elapsed > limits["wall_seconds"] and (
+                elapsed - _seconds_kept_waiting(_others(spec)) > limits["wall_seconds"]
+                or elapsed > PATIENCE * limits["wall_seconds"]
+            ):
                 stopped = "time"
             elif _resident_bytes(_others(spec)) > limits["memory_mb"] << 20:
                 stopped = "memory"
@@ -294,6 +300,15 @@ def _resident_bytes(numbers: Iterable[int]) -> int:
             sizes = f.read().split()
             pages += int(sizes[1]) - int(sizes[2])
     return pages * resource.getpagesize()
+
+
+def _seconds_kept_waiting(numbers: Iterable[int]) -> float:
+    """How long the one that waited most was ready to run and the machine was busy with others (schedstat)."""
+    longest = 0
+    for number in numbers:
+        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{number}/schedstat") as f:
+            longest = max(longest, int(f.read().split()[1]))
+    return longest / 1e9
 
 
 def _kill(numbers: Iterable[int]) -> None:
