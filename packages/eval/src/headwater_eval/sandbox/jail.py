@@ -28,8 +28,8 @@ from . import kernel
 NOBODY = 65534
 BOX = "/box"
 POLL_SECONDS = 0.05
-PATIENCE = 10
-"""How many times its wall time a program gets on a machine that has no time for it."""
+PATIENCE = 5
+"""How many times its wall time a program gets that is ready to run all the while, on a machine without time for it."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 
 
@@ -241,6 +241,7 @@ def _set_limits(limits: dict[str, int], already: int) -> None:
 def _watch(program: int, spec: dict[str, Any]) -> dict[str, Any]:
     """Wait for the program, end it at its limits, end what it leaves behind, and say how it went."""
     limits, started = spec["limits"], time.monotonic()
+    looked, idle = started, 0.0
     stopped, status = None, None
     while status is None:
         signal.sigtimedwait([signal.SIGCHLD], POLL_SECONDS)
@@ -249,16 +250,15 @@ def _watch(program: int, spec: dict[str, Any]) -> dict[str, Any]:
                 if found[0] == program:
                     status = found[1]
         if status is None and stopped is None:
-            elapsed = time.monotonic() - started
-            if elapsed > limits["wall_seconds"] and (
-                elapsed - _seconds_kept_waiting(_others(spec)) > limits["wall_seconds"]
-                or elapsed > PATIENCE * limits["wall_seconds"]
-            ):
+            others, now = _others(spec), time.monotonic()
+            idle += 0.0 if _ready(others) else now - looked
+            looked = now
+            if idle > limits["wall_seconds"] or now - started > PATIENCE * limits["wall_seconds"]:
                 stopped = "time"
-            elif _resident_bytes(_others(spec)) > limits["memory_mb"] << 20:
+            elif _resident_bytes(others) > limits["memory_mb"] << 20:
                 stopped = "memory"
             if stopped:
-                _kill(_others(spec))
+                _kill(others)
     seconds = time.monotonic() - started
     left_behind = _end_all(spec)
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -302,13 +302,13 @@ def _resident_bytes(numbers: Iterable[int]) -> int:
     return pages * resource.getpagesize()
 
 
-def _seconds_kept_waiting(numbers: Iterable[int]) -> float:
-    """How long the one that waited most was ready to run and the machine was busy with others (schedstat)."""
-    longest = 0
+def _ready(numbers: Iterable[int]) -> bool:
+    """Whether any of these processes runs or would run if the machine had time for it (proc(5), state R)."""
     for number in numbers:
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{number}/schedstat") as f:
-            longest = max(longest, int(f.read().split()[1]))
-    return longest / 1e9
+        with contextlib.suppress(OSError), open(f"/proc/{number}/stat", "rb") as f:
+            if f.read().rpartition(b")")[2].split()[:1] == [b"R"]:
+                return True
+    return False
 
 
 def _kill(numbers: Iterable[int]) -> None:
@@ -328,5 +328,9 @@ def _end_all(spec: dict[str, Any]) -> int:
         left_behind = len(others) if left_behind is None else left_behind
         if not others:
             return left_behind
-        _kill(others)
+        if spec["namespaces"] and os.getpid() == 1:
+            with contextlib.suppress(OSError):
+                os.kill(-1, signal.SIGKILL)  # all of the namespace at once, so no fork gets away
+        else:
+            _kill(others)
         time.sleep(0.002)

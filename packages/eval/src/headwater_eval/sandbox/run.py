@@ -51,7 +51,8 @@ class Limits:
     """What a program may use."""
 
     wall_seconds: int = 20
-    """Time in which the machine let the program run, or it slept; not what it waited for other programs."""
+    """In which it sleeps or waits. While it is ready to run CPU time counts, and five times this at most: what else the
+    machine has to do must not decide what is right."""
     cpu_seconds: int = 5
     """Of one process."""
     memory_mb: int = 512
