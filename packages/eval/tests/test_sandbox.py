@@ -7,15 +7,19 @@ from __future__ import annotations
 
 import ast
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from pathlib import Path
 
 import pytest
 
+from headwater_eval import sandbox
+from headwater_eval._contracts import errors
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.sandbox.run import PROTECTIONS, PYTHON, PYTHON_OPTIONS, Limits, Result, Sandbox
 
@@ -208,6 +212,12 @@ for number in range(1, 32):
     assert run(place, program + "while True: time.sleep(1)", wall_seconds=1).out_of_time
 
 
+def test_computing_is_not_waiting(place) -> None:
+    """On a busy machine a program is ready to run for longer than its wall time; its CPU time is what counts then."""
+    busy = "import time\nwhile time.process_time() < 1.2: pass"
+    assert run(place, busy, wall_seconds=1).exit == 0
+
+
 def test_a_program_that_computes_for_ever_meets_the_limit_of_cpu_time(place) -> None:
     result = run(place, "while True: pass", cpu_seconds=1)
     assert (result.signal, result.stopped) == (signal.SIGXCPU, None) and result.out_of_time
@@ -270,6 +280,37 @@ Sandbox(Limits(wall_seconds=60), accept=PROTECTIONS, namespaces={place.namespace
 def test_nothing_is_left_of_its_folder(place) -> None:
     result = run(place, "import os; os.makedirs('a/b'); open('a/b/c', 'w').close(); print(os.getcwd())")
     assert result.exit == 0 and not Path(result.output.strip()).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become an ordinary user")
+def test_an_ordinary_user_gets_the_same_protections() -> None:
+    system = shutil.which("python3", path="/usr/bin")
+    ask = "import sys; raise SystemExit(sys.version_info < (3, 11))"
+    if system is None or subprocess.run([system, "-c", ask], check=False).returncode:
+        pytest.skip("no interpreter that an ordinary user may run")
+    program = '''
+import sys; sys.path.insert(0, sys.argv[1])
+from headwater_eval.sandbox.run import *
+box = Sandbox(Limits(processes=5))
+bomb = """
+import os, time
+try:
+    for _ in range(20):
+        if os.fork() == 0: time.sleep(2); os._exit(0)
+except BlockingIOError:
+    print(os.getuid(), os.listdir('.'))
+"""
+print(box.missing, box.run([PYTHON, *PYTHON_OPTIONS, "-c", bomb]).output)
+'''
+    with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "headwater_eval"
+        shutil.copytree(Path(sandbox.__file__).parent, package / "sandbox")
+        (package / "_contracts").mkdir()
+        shutil.copy(Path(errors.__file__), package / "_contracts/errors.py")
+        os.chmod(folder, 0o755)
+        told = subprocess.run([system, "-c", program, folder], user=1000, group=1000, extra_groups=[], env={}, cwd="/",
+                              capture_output=True, text=True, check=False)  # fmt: skip
+    assert told.stdout == "{} 65534 []\n\n", told.stderr
 
 
 def test_a_missing_protection_is_refused_by_name_unless_accepted() -> None:

@@ -28,7 +28,7 @@ from . import kernel
 NOBODY = 65534
 BOX = "/box"
 POLL_SECONDS = 0.05
-PATIENCE = 5
+PATIENCE = 10
 """How many times its wall time a program gets that is ready to run all the while, on a machine without time for it."""
 DEVICES = ("null", "zero", "full", "random", "urandom")
 

@@ -51,7 +51,7 @@ class Limits:
     """What a program may use."""
 
     wall_seconds: int = 20
-    """In which it sleeps or waits. While it is ready to run CPU time counts, and five times this at most: what else the
+    """In which it sleeps or waits. While it is ready to run CPU time counts, and ten times this at most: what else the
     machine has to do must not decide what is right."""
     cpu_seconds: int = 5
     """Of one process."""
