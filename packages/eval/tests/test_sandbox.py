@@ -261,14 +261,14 @@ def test_it_gains_no_privileges(place) -> None:
     assert status.startswith("65534 ") and "CapEff:\t0000000000000000" in status and "NoNewPrivs:\t1" in status
 
 
-def test_it_dies_with_its_caller(place) -> None:
+def test_it_dies_with_its_caller(place, tmp_path) -> None:
     marker = uuid.uuid4().hex
     caller = f"""
 from headwater_eval.sandbox.run import *
 Sandbox(Limits(wall_seconds=60), accept=PROTECTIONS, namespaces={place.namespaces}).run(
     [PYTHON, *PYTHON_OPTIONS, "-c", "import time; time.sleep(50)  # {marker}"])
 """
-    with subprocess.Popen([sys.executable, "-c", caller]) as process:
+    with subprocess.Popen([sys.executable, "-c", caller], env={**os.environ, "TMPDIR": str(tmp_path)}) as process:
         deadline = time.monotonic() + 20
         while sum(pid != process.pid for pid in alive(marker)) < 1 and time.monotonic() < deadline:
             time.sleep(0.05)
