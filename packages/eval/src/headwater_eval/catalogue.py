@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from . import inference, packages, reading, repairs
+from . import code_tasks, inference, packages, reading, repairs
 from .benchmark import Benchmark
 
 CODE: dict[str, dict[str, Any]] = {}
@@ -89,7 +89,7 @@ def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
     )
 
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in described()}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (*described(), *code_tasks.BENCHMARKS)}
 SUITES = sorted({suite for benchmark in BENCHMARKS.values() for suite in benchmark.suites} | {"full"})
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ._contracts.config import Config
 from .catalogue import BENCHMARKS, SUITES
+from .sandbox.run import PROTECTIONS
 
 
 class ItemsConfig(Config):
@@ -75,6 +76,47 @@ class SamplesConfig(Config):
     max_new_tokens: int = Field(80, ge=1, description="tokens to write at most")
 
 
+class CodeConfig(Config):
+    """How programs that the model writes are drawn and run."""
+
+    samples: int = Field(1, ge=1, description="programs of an item")
+    k: list[int] = Field(
+        [1], min_length=1, description="pass@k of these; the first is the headline; none above samples"
+    )
+    temperature: float | None = Field(
+        None, ge=0, description="of sampling; null: 0 (the likeliest program) for one sample, 0.8 for several"
+    )
+    top_p: float = Field(0.95, gt=0, le=1, description="share of the probability that is drawn from")
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="tokens of a program at most; null: the task's own number"
+    )
+    workers: int = Field(2, ge=1, description="programs that run at the same time")
+    cpu_seconds: int = Field(
+        5, ge=1, description="CPU time of a Python program; a compiled one gets 30, with compiling"
+    )
+    wall_seconds: int = Field(20, ge=1, description="wall time of the same; more than CPU time, for a busy machine")
+    memory_mb: int = Field(512, ge=32, description="memory of the same")
+    accept: list[str] = Field(
+        [], description="protections of the sandbox that may be missing on this machine: " + ", ".join(PROTECTIONS)
+    )
+
+    @field_validator("accept")
+    @classmethod
+    def _protections(cls, accept: list[str]) -> list[str]:
+        unknown = [name for name in accept if name not in PROTECTIONS]
+        if unknown:
+            raise ValueError(f"unknown protection {unknown[0]}; known are {', '.join(PROTECTIONS)}")
+        return accept
+
+    @model_validator(mode="after")
+    def _samples(self) -> CodeConfig:
+        if any(not 1 <= k <= self.samples for k in self.k) or len(set(self.k)) < len(self.k):
+            raise ValueError(f"k lies between 1 and samples ({self.samples}), each named once")
+        if self.samples > 1 and self.temperature == 0:
+            raise ValueError("at temperature 0 all samples are the same; take one sample, or a temperature above 0")
+        return self
+
+
 class EvaluateConfig(Config):
     """What one model is asked, the same for every model of a lineage."""
 
@@ -91,6 +133,10 @@ class EvaluateConfig(Config):
     seed: int = Field(1234, ge=0, description="chooses items, held-out documents and bootstrap resamples")
     heldout: HeldoutConfig = Field(HeldoutConfig(), description="held-out text")
     samples: SamplesConfig = Field(SamplesConfig(), description="completions to read")
+    run_code: bool = Field(
+        False, description="run the programs that the model writes for code tasks, in a sandbox; false: leave these out"
+    )
+    code: CodeConfig = Field(CodeConfig(), description="programs")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="precision of the forward pass")
     batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass, padding included")
     threads: int = Field(1, ge=1, description="torch threads; more than one is fast only on idle cores")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    code_tasks,
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     models,
     samples,
@@ -90,7 +91,8 @@ def score(plan: Plan, ranks: int, work: Path, log: Callable[[str], None]) -> Non
 
     Where a launcher has started this process as one of several ranks, it takes its share.
     """
-    questions(plan)  # what is missing is told by this process, before any starts
+    for name, why in questions(plan)[1].items():  # what is missing is told by this process, before any starts
+        log(f"{name}: skipped: {why}")
     if ranks == 1 or world_size() > 1:
         score_here(plan, log)
         return
@@ -112,7 +114,7 @@ def score_here(plan: Plan, log: Callable[[str], None]) -> None:
         _keep(plan, ranks, name, make, log if first else _silent)
 
     for name, (items, pool) in questions(plan)[0].items():
-        keep(name, partial(score_benchmark, asked, BENCHMARKS[name], items, pool, config, first))
+        keep(name, partial(score_benchmark, asked, equipped(BENCHMARKS[name], config), items, pool, config, first))
     if plan.corpus is not None:
         documents = list(stream(plan.corpus, "heldout"))
         heldout = choose(documents, config.heldout.max_bytes, config.seed)
@@ -142,12 +144,26 @@ def questions(plan: Plan) -> tuple[dict[str, tuple[list[Item], list[Item]]], dic
     if unknown:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")
     limits, pools = {"bias": config.bias_limit}, load_shots(folder)
-    asked = {
-        name: (choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed), pools.get(name, items))
+    chosen = {
+        name: choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed)
         for name, items in held.items()
         if config.tasks is None or name in config.tasks
     }
+    asked = {name: (items, pools.get(name, held[name])) for name, items in chosen.items()}
+    for name in [name for name in asked if BENCHMARKS[name].kind == "code"]:
+        if why := code_tasks.skipped(BENCHMARKS[name], config.run_code):
+            skipped[name] = why
+            del asked[name]
     return asked, skipped
+
+
+def equipped(benchmark: Benchmark, config: EvaluateConfig) -> Benchmark:
+    """The benchmark with what this run gives it beside its items: code tasks a sandbox.
+
+    Raises:
+        UserError: this machine lacks what it needs.
+    """
+    return code_tasks.configured(benchmark, config.code) if benchmark.kind == "code" else benchmark
 
 
 def score_benchmark(

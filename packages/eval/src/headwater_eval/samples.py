@@ -25,10 +25,12 @@ SCHEMA = pa.schema(
         ("correct", pa.bool_()),
         ("category", pa.string()),
         ("direction", pa.string()),
+        ("outcomes", pa.list_(pa.string())),
     ]
 )
 """cluster: items that share a passage share it; null where every item stands alone. score: the headline metric of the
-item; correct: whether it is 1, null where right and wrong have no meaning."""
+item; correct: whether it is 1, null where right and wrong have no meaning. outcomes: of programs, a line on each
+sample of the item (`passed`, `error: NameError`, `timeout`)."""
 NAME = "samples.parquet"
 
 

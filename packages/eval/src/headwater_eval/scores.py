@@ -220,7 +220,7 @@ def average_score(scores: dict[str, dict]) -> dict[str, dict]:
     return {AVERAGE: score_row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
 
 
-def _share(outcomes: list[float], metric: str, chance: float, kind: str) -> dict:
+def _share(outcomes: list[float], metric: str, chance: float | None, kind: str) -> dict:
     return score_row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
 
 

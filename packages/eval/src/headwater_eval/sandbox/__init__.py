@@ -1,0 +1,1 @@
+"""Running a program that a model wrote: see `run.Sandbox`. `jail` and `kernel` are what its process does first."""
