@@ -28,7 +28,7 @@ STAGES = [
     Stage(
         name="evaluate",
         summary="Score a model on benchmarks, bias and held-out text, and let it write samples.",
-        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",)},
+        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",), "overlap?": ("documents",)},
         writes="results",
         cost="under a minute a model of 5 M parameters on 2 cores; memory about 1 GB beside the model",
         config=EvaluateConfig,

@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from . import (
+    contamination,
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     native,
     samples,
 )
 from ._contracts.config import resolved
 from ._contracts.errors import UserError
-from ._contracts.manifest import canonical_json, write_atomic
+from ._contracts.manifest import canonical_json, manifest_hash, write_atomic
 from ._contracts.stage import Run
 from .benchmark import Benchmark
 from .catalogue import BENCHMARKS
@@ -37,12 +38,16 @@ def run(run: Run) -> None:
     """Score, write samples, and fill `run.out` with results.json, metrics.json, samples.parquet, generations.jsonl."""
     config: EvaluateConfig = run.config
     questions = _questions(run.inputs["items"], config)
+    overlap = _overlap(run)
     documents = list(stream(run.inputs["corpus"], "heldout"))
     heldout = choose(documents, config.heldout.max_bytes, config.seed)
     scorer = native.load(run.inputs["model"], config.dtype, config.threads)
     lm = HeadwaterLM(scorer, config.batch_tokens, config.heldout.overlap)
 
-    parts = [_kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items)) for name, items in questions.items()]
+    parts = [
+        _kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items, overlap))
+        for name, items in questions.items()
+    ]
     if heldout:
         parts.append(_kept(run, HELDOUT, lambda: _score_heldout(lm, heldout, config)))
     prompts = prompt_documents(documents, config.samples, config.seed)
@@ -76,10 +81,19 @@ def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
     return json.loads(path.read_text())
 
 
-def _score_items(lm: HeadwaterLM, benchmark: Benchmark, items: list[dict]) -> dict:
+def _overlap(run: Run) -> contamination.Overlap | None:
+    if "overlap" not in run.inputs:
+        return None
+    return contamination.read(run.inputs["overlap"], run.manifests["overlap"], manifest_hash(run.inputs["items"]))
+
+
+def _score_items(
+    lm: HeadwaterLM, benchmark: Benchmark, items: list[dict], overlap: contamination.Overlap | None
+) -> dict:
     results, logged = _ask(lm, benchmark_task(benchmark, items), bootstrap=100)
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
     scores = (benchmark.scores or scores_of)(benchmark, items, rows)
+    scores |= contamination.subset_scores(benchmark, items, rows, overlap)
     return {"results": results, "rows": rows, "scores": scores}
 
 
