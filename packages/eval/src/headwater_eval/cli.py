@@ -3,6 +3,7 @@
 from . import __version__
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
+from .compare.stage import STAGE as COMPARE
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
 from .report.stage import STAGE as REPORT
 
@@ -35,6 +36,7 @@ STAGES = [
         run="headwater_eval.evaluate:run",
         code=("headwater_model",),
     ),
+    COMPARE,
     REPORT,
 ]
 
