@@ -5,6 +5,7 @@ from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .compare.stage import STAGE as COMPARE
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .leakage.stage import STAGE as LEAKAGE
 from .report.stage import STAGE as REPORT
 
 STAGES = [
@@ -36,6 +37,7 @@ STAGES = [
         run="headwater_eval.evaluate:run",
         code=("headwater_model",),
     ),
+    LEAKAGE,
     COMPARE,
     REPORT,
 ]

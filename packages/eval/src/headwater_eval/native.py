@@ -70,6 +70,13 @@ class NativeScorer:
         written = self._generate(self.model, prompts, max_new_tokens, temperature=0.0, stop_ids=stop)
         return [[i for i in one.tokens if i not in stop] for one in written]
 
+    def sample(
+        self, prompts: list[list[int]], max_new_tokens: int, stop: list[int], temperature: float, top_k: int, seed: int
+    ) -> list[list[int]]:
+        """Like `generate`, but drawn at random: the same for the same prompts and seed."""
+        written = self._generate(self.model, prompts, max_new_tokens, temperature, top_k, stop_ids=stop, seed=seed)
+        return [[i for i in one.tokens if i not in stop] for one in written]
+
 
 def load(folder: Path, dtype: str = "float32", threads: int = 1) -> NativeScorer:
     """Load an export folder into this process.
