@@ -55,7 +55,8 @@ def run(run: Run) -> None:
     found |= scores.membership(pairs) | scores.canaries(ranks)
     found |= scores.private(values, len(sampled), config.private.kinds)
     rows = [_passage_row(scorer, k, p, o) for k, some in outcomes.items() for p, o in zip(passages, some, strict=True)]
-    samples.write(run.out, rows + [_document_row(document) for pair in pairs for document in pair])
+    rows += [_document_row(document) for pair in pairs for document in pair]
+    samples.write(run.out, rows + [_canary_row(rank) for rank in ranks])
     model = {"parameters": sum(p.numel() for p in scorer.model.parameters()), "context": scorer.context}
     results = {name: {row["metric"]: row["value"]} for name, row in found.items()}
     about = {"config": resolved(config), "model": model, "results": results}
@@ -64,8 +65,10 @@ def run(run: Run) -> None:
     write_atomic(run.out / "private.jsonl", _lines(values))
     run.write_metrics(found)
     for name, row in found.items():
-        interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
-        run.log(f"{name}: {row['metric']} {row['value']:.4f}{interval} (n {row['n']})")
+        if ":" not in name:
+            interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
+            run.log(f"{name}: {row['metric']} {row['value']:.4f}{interval} (n {row['n']})")
+    run.log(f"{len(found)} scores in metrics.json: by how often passages were read and canaries planted, and controls")
 
 
 def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
@@ -174,3 +177,8 @@ def _passage_row(scorer: NativeScorer, k: int, passage: Passage, outcome: dict) 
 def _document_row(document: dict) -> Row:
     return {"task": "likelihood-train" if document["member"] else "likelihood-heldout", "doc_id": document["id"],
             "score": document["loss"], "category": document["source"]}  # fmt: skip
+
+
+def _canary_row(rank: dict) -> Row:
+    return {"task": "exposure", "doc_id": rank["id"], "score": rank["exposure"],
+            "category": f"planted {rank['repeats']}"}  # fmt: skip

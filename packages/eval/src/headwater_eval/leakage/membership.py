@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import optimize, stats
 
 from ..statistics import Z95, Estimate
 from .corpus import Facts
@@ -79,9 +79,10 @@ def signals(logprobs: np.ndarray, text: str, lowest: float) -> dict[str, float]:
 
 
 def auc(members: np.ndarray, others: np.ndarray) -> Estimate:
-    """The chance that a member's signal lies above another's, ties half, with DeLong's interval.
+    """The chance that a member's signal lies above another's, ties half: Mann-Whitney's statistic over m * n.
 
-    Mann-Whitney's statistic over m * n, its variance by DeLong, DeLong, Clarke-Pearson 1988 (Biometrics 44:837-845).
+    The standard error is that of DeLong, DeLong, Clarke-Pearson 1988 (Biometrics 44:837-845), by which it is 0 where
+    the two are wholly apart; the interval is Newcombe's score interval, which is not empty there.
 
     Args:
         members, others: float [m], [n], two or more each.
@@ -92,4 +93,24 @@ def auc(members: np.ndarray, others: np.ndarray) -> Estimate:
     above_of_others = 1 - (ranks[m:] - stats.rankdata(others)) / m
     value = float(above_of_members.mean())
     stderr = math.sqrt(above_of_members.var(ddof=1) / m + above_of_others.var(ddof=1) / n)
-    return Estimate(value, stderr, max(0.0, value - Z95 * stderr), min(1.0, value + Z95 * stderr))
+    return Estimate(value, stderr, *_score_interval(value, m, n))
+
+
+def _score_interval(value: float, m: int, n: int) -> tuple[float, float]:
+    """The areas from which `value` is 1.96 of their own standard errors away (Newcombe 2006, Statistics in Medicine
+    25:559-573, method 5)."""
+
+    def away(area: float) -> float:
+        return abs(value - area) - Z95 * math.sqrt(area_variance(area, m, n))
+
+    edge = 1e-9  # at 0 and 1 the variance is 0, so they are always roots, and not the ones looked for
+    low = float(optimize.brentq(away, 0, min(value, 1 - edge))) if value > 0 else 0.0
+    high = float(optimize.brentq(away, max(value, edge), 1)) if value < 1 else 1.0
+    return low, high
+
+
+def area_variance(area: float, m: int, n: int) -> float:
+    """Variance of the statistic where this is the true area and signals are exponential (Hanley, McNeil 1982, Radiology
+    143:29-36), symmetric in both kinds as Newcombe's method 5 has it: (m + n) / 2 stands for m and n in two terms."""
+    half = (m + n) / 2 - 1
+    return area * (1 - area) * (1 + half * ((1 - area) / (2 - area) + area / (1 + area))) / (m * n)
