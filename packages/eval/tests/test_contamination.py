@@ -56,6 +56,22 @@ def test_a_task_without_dirty_items_has_a_clean_score_and_one_that_was_not_searc
     assert contamination.subset_scores(BENCHMARK, ITEMS, ROWS, None) == {}
 
 
+def test_the_reports_chapter_shows_both_parts_of_every_headline_score(tmp_path: Path) -> None:
+    from headwater_eval.report.inputs import load
+    from headwater_eval.report.render import markdown
+    from headwater_eval.report.scores import contamination as chapter
+
+    dirty = contamination.Overlap({"boolq": frozenset({"boolq-9"})}, {"boolq": 0})
+    (tmp_path / "metrics.json").write_text(json.dumps(contamination.subset_scores(BENCHMARK, ITEMS, ROWS, dirty)))
+    about = artefacts.write(tmp_path, Manifest("results", 2, "headwater-eval", "0", "evaluate", {}))
+    lineage = load({"results-base": tmp_path}, {"results-base": about}, ["results-base?"], tmp_path / "none")
+    section = chapter(lineage)
+    assert section is not None
+    assert "| boolq | base | 9 | 66.7% \\[35.4, 87.9\\] | 1 | 0.0% " in markdown("t", "s", [section])
+    (tmp_path / "metrics.json").write_text("{}")
+    assert chapter(lineage) is None
+
+
 def test_another_stages_documents_and_other_items_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="headwater-data decontaminate wrote"):
         contamination.read(*documents(tmp_path / "a", stage="dedup"), items="abc")

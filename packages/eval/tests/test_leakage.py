@@ -243,7 +243,7 @@ def test_what_was_read_often_is_recited_and_what_was_not_is_not(lesson, tmp_path
     metrics = json.loads((tmp_path / "out/metrics.json").read_text())
     often, once, heldout = (metrics[f"memorised-k12:{part}"] for part in ("read 16 to 31", "read 1", "heldout"))
     assert often["n"] == once["n"] == 8 and heldout["n"] == 16
-    assert often["value"] >= 0.75 and once["value"] <= 0.25 and heldout["value"] == 0, printed
+    assert often["value"] >= 0.75 and once["value"] <= 0.25 and heldout["value"] == 0
     assert metrics["memorised-k12:train-heldout"]["low"] > 0
     assert metrics["memorised-k12:read 16 to 31 match"]["value"] > 3 * metrics["memorised-k12:heldout match"]["value"]
     assert metrics["membership"]["low"] > 0.5 and metrics["membership:gap"]["low"] > 0
@@ -259,6 +259,9 @@ def test_what_was_read_often_is_recited_and_what_was_not_is_not(lesson, tmp_path
         16 * metrics["memorised-k12"]["value"]
     )
     assert "no prompts of 500 tokens" in printed and "def " not in printed
+    text = (tmp_path / "out/report.md").read_text()
+    assert f"| read 16 to 31 | 8 | {100 * often['value']:.1f}% " in text and "| 32 | 2 | 6.64 " in text
+    assert "<table" in (tmp_path / "out/index.html").read_text()
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["model"]["context"] == 96 and results["model"]["parameters"] > 10_000
 

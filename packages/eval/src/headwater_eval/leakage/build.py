@@ -1,7 +1,7 @@
 """The stage: a model and the corpus that it was trained on -> results.
 
     passages -> continuations; pairs -> likelihoods; canaries -> ranks; openings -> samples -> private data
-    -> metrics.json, results.json, samples.parquet, exposure.jsonl, private.jsonl
+    -> metrics.json, results.json, samples.parquet, exposure.jsonl, private.jsonl; index.html and report.md for people
 
 A finished part is kept in `run.work`, so a killed run goes on with the next one.
 """
@@ -25,14 +25,15 @@ from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..benchmark import Row, Scores
 from ..native import NativeScorer
-from . import corpus, exposure, membership, memorisation, private, scores
+from ..report.render import html, markdown
+from . import corpus, exposure, membership, memorisation, page, private, scores
 from .config import LeakageConfig
 from .likelihood import token_logprobs
 from .memorisation import Passage
 
 
 def run(run: Run) -> None:
-    """Measure, and fill `run.out` with metrics.json, results.json, samples.parquet and what was found."""
+    """Measure, and fill `run.out` with metrics.json, results.json, samples.parquet, what was found, and the page."""
     config: LeakageConfig = run.config
     folder = run.inputs["corpus"]
     canaries = exposure.read(folder)
@@ -63,12 +64,15 @@ def run(run: Run) -> None:
     write_atomic(run.out / "results.json", canonical_json(about))
     write_atomic(run.out / "exposure.jsonl", _lines(ranks))
     write_atomic(run.out / "private.jsonl", _lines(values))
+    chapters, told = page.sections(found), page.subtitle(model, found)
+    write_atomic(run.out / "index.html", html(page.TITLE, told, chapters))
+    write_atomic(run.out / "report.md", markdown(page.TITLE, told, chapters))
     run.write_metrics(found)
     for name, row in found.items():
         if ":" not in name:
             interval = "" if row["low"] is None else f" [{row['low']:.4f}, {row['high']:.4f}]"
             run.log(f"{name}: {row['metric']} {row['value']:.4f}{interval} (n {row['n']})")
-    run.log(f"{len(found)} scores in metrics.json: by how often passages were read and canaries planted, and controls")
+    run.log(f"{len(found)} scores in metrics.json: the tables are in index.html and report.md")
 
 
 def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
