@@ -273,20 +273,25 @@ def test_interrupted_and_run_again_goes_on_and_ends_in_the_same_bytes(
 
     assert leakage(lesson, tmp_path / "whole") == 0
     whole = build.measure_canary
+    measured = []
 
     def cut_off(scorer, canary, config):
         if canary["id"] == "canaries/2":
             raise KeyboardInterrupt
+        return count(scorer, canary, config)
+
+    def count(scorer, canary, config):
+        measured.append(canary["id"])
         return whole(scorer, canary, config)
 
     monkeypatch.setattr(build, "measure_canary", cut_off)
     assert leakage(lesson, tmp_path) == 130 and not (tmp_path / "out").exists()
-    monkeypatch.setattr(build, "measure_canary", whole)
+    monkeypatch.setattr(build, "measure_canary", count)
     capsys.readouterr()
     assert leakage(lesson, tmp_path) == 0
     printed = capsys.readouterr().out
-    assert "canaries-00002: done" not in printed and "canaries-2: done" in printed
-    assert "memorised-k12: done" not in printed and "canaries-1: done" not in printed
+    assert "memorised-k12: done" not in printed and "samples: done" in printed
+    assert measured == ["canaries/0", "canaries/1", "canaries/2", "canaries/3"], "each once, over both attempts"
     assert artefacts.read(tmp_path / "out").files == artefacts.read(tmp_path / "whole/out").files
 
 

@@ -42,7 +42,11 @@ def run(run: Run) -> None:
     passages = _passages(run, scorer, config)
     outcomes = _outcomes(run, scorer, passages, config)
     pairs = _kept(run, "membership", partial(measure_pairs, scorer, folder, config))
-    ranks = [_kept(run, c["id"].replace("/", "-"), partial(measure_canary, scorer, c, config)) for c in canaries]
+    ranks = []
+    for number, canary in enumerate(canaries, 1):
+        measure = partial(measure_canary, scorer, canary, config)
+        ranks.append(_kept(run, canary["id"].replace("/", "-"), measure, told=False))
+        run.progress(f"canaries: {number} of {len(canaries)}")
     sampled = _kept(run, "samples", partial(sample_texts, scorer, config))
 
     texts = [(f"sample-{i:04d}", True, text) for i, text in enumerate(sampled)]
@@ -75,13 +79,14 @@ def run(run: Run) -> None:
     run.log(f"{len(found)} scores in metrics.json: the tables are in index.html and report.md")
 
 
-def _kept(run: Run, name: str, make: Callable[[], Any]) -> Any:
-    """A finished part from `run.work`, or made now and kept there."""
+def _kept(run: Run, name: str, make: Callable[[], Any], told: bool = True) -> Any:
+    """A finished part from `run.work`, or made now and kept there; with `told` the log says so."""
     path = run.work / "parts" / f"{name}.json"
     if not path.exists():
         started = time.monotonic()
         write_atomic(path, canonical_json(make()))
-        run.log(f"{name}: done in {time.monotonic() - started:.1f} s")
+        if told:
+            run.log(f"{name}: done in {time.monotonic() - started:.1f} s")
     return json.loads(path.read_text())
 
 
