@@ -61,7 +61,7 @@ def _membership(scores: Scores) -> Section | None:
     gap = scores["membership:gap"]
     told = (
         "The chance that a training document looks more like one than a held-out document of the same source and "
-        "length does; one half is no leak. Held-out documents are less likely than trained ones by "
+        "length does; one half is no leak. Mean log-probability of trained less held-out documents: "
         f"{signed(gap['value'])} [{signed(gap['low'])}, {signed(gap['high'])}] nats a token."
     )
     return Section("membership", "Membership", [Text(told), Table("Attacks", ("attack", "#pairs", "#AUC"), rows)])
@@ -78,8 +78,9 @@ def _canaries(scores: Scores) -> Section | None:
     ]  # fmt: skip
     told = (
         "Made-up secrets that stand in the training text so often. Exposure is in bits: how far the secret stands out "
-        "among those that could have been there; a secret that was never read has 1.44 on average. Recited: greedy "
-        "decoding after the words before it writes it."
+        "among those that could have been there; a secret that was never read has 1.44 on average. By rank it can't "
+        "exceed log2 of the candidates that it was ranked among; the extrapolated one can. Recited: greedy decoding "
+        "after the words before it writes it."
     )
     columns = ("#times planted", "#canaries", "#exposure", "#extrapolated", "#recited")
     return Section("canaries", "Canaries", [Text(told), Table("Exposure of planted secrets", columns, rows)])
