@@ -98,7 +98,7 @@ def shared_tasks(runs: Sequence[Results], wanted: list[str] | None, refuse: bool
         having = [run for run in runs if name in run.rows]
         if len(having) < 2:
             if wanted is not None:
-                raise UserError(f"{name}: fewer than two of the runs have it; leave it out of compare.tasks")
+                raise UserError(f"{name}: fewer than two of the runs have it; leave it out of compare-runs.tasks")
             remarks.append(f"{name}: only {having[0].name} has it.")
             continue
         common = sorted(set.intersection(*(set(run.rows[name]) for run in having)))

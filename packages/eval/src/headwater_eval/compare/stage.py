@@ -12,5 +12,6 @@ STAGE = Stage(
     writes="report",
     cost="seconds a pair of runs; memory for the rows of all runs",
     config=CompareConfig,
+    section="compare-runs",  # `compare` is the tokenizers'
     run="headwater_eval.compare.build:run",
 )
