@@ -74,10 +74,10 @@ def _cut(
     need = longest + config.continuation
     found: list[Passage] = []
     candidates = [d for d in documents if d.bytes >= need]  # a token is a byte or more
-    for start in range(0, len(candidates), max(wanted, 1)):
-        if len(found) >= wanted:
-            break
-        some = candidates[start : start + wanted]
+    start, size = 0, wanted
+    while start < len(candidates) and len(found) < wanted:
+        some = candidates[start : start + size]
+        start, size = start + size, 4 * size  # each round is a pass over the split: few rounds, however short most are
         texts = corpus.texts(folder, split, [d.id for d in some])
         for document in some:
             ids = scorer.encode(texts[document.id])
