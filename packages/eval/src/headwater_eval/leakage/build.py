@@ -109,6 +109,8 @@ def _outcomes(run: Run, scorer: NativeScorer, passages: list[Passage], config: L
     if set(settings.prompt_tokens) - set(fitting) and settings.documents:
         longer = ", ".join(str(k) for k in settings.prompt_tokens if k not in fitting)
         run.log(f"no prompts of {longer} tokens: they and their continuation do not fit {scorer.context}")
+    if settings.documents and fitting and not passages:
+        run.log(f"no document has the {fitting[-1] + settings.continuation} tokens of a passage: nothing to recite")
     return {
         k: _kept(
             run, f"memorised-k{k}", partial(memorisation.attempt, scorer, passages, k, settings, config.batch_rows)
