@@ -137,3 +137,35 @@ def test_an_id_that_stands_twice_is_refused(tmp_path):
 def test_weights_that_leave_nothing_are_refused(tmp_path):
     with pytest.raises(UsageError, match="weight 0"):
         corpus(tmp_path, documents_frame(TEXTS), weights={"web": 0})
+
+
+def test_canaries_are_planted_as_often_as_asked_and_move_nothing_else(tmp_path):
+    plain, with_secrets = tmp_path / "plain", tmp_path / "secrets"
+    plain.mkdir(), with_secrets.mkdir()
+    train, heldout, _ = corpus(plain, documents_frame(TEXTS), heldout_fraction=0.1)
+    asked = {"count": 3, "repeats": [0, 1, 5], "digits": 4, "format": "{name} opens with {secret}!", "seed": 7}
+    planted, still_held, metrics = corpus(with_secrets, documents_frame(TEXTS), heldout_fraction=0.1, canaries=asked)
+    others = planted.filter(pl.col("source") != "canaries")
+    assert others.equals(train) and still_held.equals(heldout)
+    listed = [json.loads(line) for line in (with_secrets / "out-mix/canaries.jsonl").read_text().splitlines()]
+    texts = planted["text"].to_list()
+    assert [(c["repeats"], texts.count(c["prefix"] + c["secret"] + c["suffix"])) for c in listed] == [
+        (r, r) for r in (0, 0, 0, 1, 1, 1, 5, 5, 5)
+    ]
+    assert all(c["prefix"].endswith(" opens with ") and c["suffix"] == "!" and len(c["secret"]) == 4 for c in listed)
+    assert len({c["prefix"] for c in listed}) == len({c["secret"] for c in listed}) == 9
+    assert planted.select("id", "epoch").is_duplicated().sum() == 0
+    places = [i for i, source in enumerate(planted["source"]) if source == "canaries"]
+    assert max(places) - min(places) > 100, "spread over the training order"
+    assert metrics["canaries"] == {"canaries": 9, "planted": 18} and not (plain / "out-mix/canaries.jsonl").exists()
+
+
+@pytest.mark.parametrize("form", ["no name {secret}", "{name} alone", "{secret} of {name}", "{name} {secret} {secret}"])
+def test_a_canary_without_a_name_before_its_secret_is_refused(form):
+    with pytest.raises(ValueError, match="name"):
+        MixConfig(canaries={"count": 1, "format": form})
+
+
+def test_a_source_that_is_named_like_the_canaries_is_one_line(tmp_path):
+    with pytest.raises(UserError, match="canaries"):
+        corpus(tmp_path, documents_frame(TEXTS, source="canaries"), canaries={"count": 1})

@@ -157,3 +157,28 @@ def test_a_task_without_items_is_one_line(inputs: list[str], tmp_path: Path, cap
     where = ["--out", str(tmp_path / "o"), "--work", str(tmp_path / "w")]
     assert main(["evaluate", *inputs, *where, "--set", "tasks=[openbookqa]"]) == 1
     assert "no items of openbookqa" in capsys.readouterr().err
+
+
+def test_with_an_overlap_list_every_score_stands_beside_that_of_the_clean_items(
+    inputs: list[str], tmp_path: Path
+) -> None:
+    folder = tmp_path / "overlap"
+    folder.mkdir()
+    (folder / "overlap.jsonl").write_text(
+        json.dumps({"task": "boolq", "id": "boolq-00002", "contaminated": True}) + "\n"
+    )
+    tasks = {name: {"items": 2, "too_short": 0} for name in ("boolq", "piqa")}
+    (folder / "metrics.json").write_text(json.dumps({"tasks": tasks}))
+    made_from = {"items": artefacts.manifest_hash(tmp_path / "items")}
+    about = artefacts.Manifest("documents", 1, "headwater-data", "0", "decontaminate", {}, made_from)
+    artefacts.write(folder, about)
+    out = evaluate(inputs, tmp_path, "--in", f"overlap={folder}")
+    metrics = json.loads((out / "metrics.json").read_text())
+    correct = {r["doc_id"]: r["correct"] for r in pq.read_table(out / "samples.parquet").to_pylist()}
+    assert metrics["boolq:clean"]["n"] == metrics["boolq:dirty"]["n"] == 1
+    assert metrics["boolq:clean"]["value"] == correct["boolq-00001"]
+    assert metrics["boolq:dirty"]["value"] == correct["boolq-00002"]
+    assert metrics["piqa:clean"]["value"] == metrics["piqa"]["value"] and "piqa:dirty" not in metrics
+    assert metrics["piqa:acc:clean"]["n"] == 2 and not any(
+        k.startswith("crows") and k.endswith("clean") for k in metrics
+    )

@@ -68,6 +68,15 @@ def test_log_likelihoods_and_flags_are_those_of_the_hugging_face_model(lm: Headw
     assert found[-1][1] and not all(flag for _, flag in found)
 
 
+def test_token_by_token_they_are_those_of_the_hugging_face_model(lm: HeadwaterLM, theirs) -> None:
+    rows = [lm.tok_encode(" ".join(WORDS[n : n + 4 + 3 * n])) for n in range(4)]
+    end = lm.eot_token_id
+    for row, nats in zip(rows, lm.scorer.token_logprobs(rows), strict=True):
+        with torch.no_grad():
+            expected = theirs(torch.tensor([[end, *row[:-1]]])).logits[0].log_softmax(-1)
+        assert nats.tolist() == pytest.approx(expected.gather(1, torch.tensor(row)[:, None])[:, 0].tolist(), abs=1e-4)
+
+
 def test_shared_work_is_done_once(lm: HeadwaterLM, monkeypatch: pytest.MonkeyPatch) -> None:
     sizes = []
     real = lm.scorer._tree_scores

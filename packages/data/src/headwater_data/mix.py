@@ -3,7 +3,7 @@
     a block a worker: facts of each document, and the block as Arrow, which is mapped and not read
     hold out clusters by hash
     -> epochs a stratum (source, language, quality bin) from weights, temperature, budget and caps
-    -> which documents, how often -> order by hash
+    -> which documents, how often, canaries among them where asked for -> order by hash
     a shard of the result a worker: train/part-N.parquet, heldout/part-N.parquet
 
 Every choice is a hash of the seed and the document's id, so adding a source moves no document of another one between
@@ -23,8 +23,10 @@ import polars as pl
 import pyarrow as pa
 import xxhash
 
+from . import canaries
 from ._contracts.errors import UsageError, UserError
 from ._contracts.fanout import fan_out
+from ._contracts.manifest import write_atomic
 from ._contracts.stage import Run
 from .config import MixConfig
 from .documents import (
@@ -58,7 +60,14 @@ def mix(run: Run) -> None:
     facts = facts.with_columns(held=held_out(facts, config))
     train = facts.filter(~pl.col("held"))
     strata = plan_epochs(natural_bytes(train), config)
-    order = training_order(train, strata, config.seed)
+    secrets = canaries.make(config.canaries)
+    if secrets:
+        _check_source_is_free(run, facts)
+        write_atomic(run.out / canaries.FILE, canaries.lines(secrets))
+        map_documents(mapped, len(shards), canaries.as_documents(secrets))
+        counts.append(len(secrets))
+    planted = planted_facts(secrets, len(facts))
+    order = training_order(train, strata, config.seed, planted)
     held = facts.filter("held").select("row", epoch=pl.lit(0, pl.Int32), key=_keys("id_hash", f"order {config.seed} 0"))
     held = held.sort("key", "row").drop("key")
     for split, rows in (("train", order), ("heldout", held)):
@@ -67,7 +76,7 @@ def mix(run: Run) -> None:
         gather = partial(_gather, run.work, mapped, split, counts, config.documents_per_shard)
         fan_out(run, f"write-{split}", gather, starts, config, light=True)
     publish_parts(run.work / "parts", run.out)
-    metrics = _metrics(facts, order, strata)
+    metrics = _metrics(facts, order, strata, planted)
     run.write_metrics(metrics)
     for line in table(metrics, strata):
         run.log(line)
@@ -89,7 +98,12 @@ def describe_block(mapped: Path, config: MixConfig, block: Block) -> None:
         id_hash=_hashes(pl.col("id")), group=_hashes(group),
     )  # fmt: skip
     write_part(mapped / part_name(block.number), facts)
-    target = mapped / f"{block.number:05d}.arrow"
+    map_documents(mapped, block.number, documents)
+
+
+def map_documents(mapped: Path, number: int, documents: pl.DataFrame) -> None:
+    """Documents as Arrow on disk, block `number` of those that are mapped and not read."""
+    target = mapped / f"{number:05d}.arrow"
     beside = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     arrow = documents.select(COLUMNS).to_arrow()
     with pa.OSFile(str(beside), "wb") as sink, pa.ipc.new_file(sink, arrow.schema) as writer:
@@ -233,16 +247,41 @@ def plan_epochs(strata: list[Stratum], config: MixConfig) -> list[Stratum]:
     return [Stratum(s.source, s.category, s.lang, s.bin, s.bytes, e) for s, e in zip(strata, epochs, strict=True)]
 
 
-def training_order(train: pl.DataFrame, strata: list[Stratum], seed: int) -> pl.DataFrame:
+def _check_source_is_free(run: Run, facts: pl.DataFrame) -> None:
+    if facts.filter(pl.col("source") == canaries.SOURCE).height:
+        raise UserError(
+            f"{run.inputs['documents']}: a source is named {canaries.SOURCE}, as planted canaries are; rename it"
+        )
+
+
+def planted_facts(secrets: list[dict], first_row: int) -> pl.DataFrame:
+    """Facts of the canaries, whose rows follow the documents': row, source, ..., id_hash, repeats."""
+    documents = canaries.as_documents(secrets)
+    return documents.select(
+        "source", "category", "lang", bin=pl.lit(0, pl.Int32), bytes=pl.col("text").str.len_bytes().cast(pl.Int64),
+        id_hash=_hashes(pl.col("id")), repeats=pl.Series([c["repeats"] for c in secrets], dtype=pl.Int32),
+    ).with_row_index("row", first_row)  # fmt: skip
+
+
+def training_order(
+    train: pl.DataFrame, strata: list[Stratum], seed: int, planted: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """The documents in the order of training: row, epoch; a repeated document once an epoch.
 
     Of a last epoch that is not whole, the documents with the smallest hashes are taken, up to its share of bytes.
 
     Args:
         train: row, id_hash, bytes and the stratum's columns.
+        planted: row, id_hash and repeats of documents that are seen so often, beside the plan.
     """
     times = {(s.source, s.category, s.lang, s.bin): s.epochs for s in strata}
     copies = [pl.DataFrame(schema={"row": train.schema["row"], "epoch": pl.Int32, "key": pl.UInt64})]
+    if planted is not None and len(planted):
+        for epoch in range(planted["repeats"].max()):  # type: ignore[arg-type]
+            seen = planted.filter(pl.col("repeats") > epoch)
+            copies.append(
+                seen.select("row", epoch=pl.lit(epoch, pl.Int32), key=_keys("id_hash", f"order {seed} {epoch}"))
+            )
     for stratum, group in train.group_by(STRATUM, maintain_order=True):
         epochs = times.get(stratum, 0.0)  # type: ignore[call-overload]
         whole = int(epochs)
@@ -284,8 +323,9 @@ def _take(mapped: Path, counts: list[int], rows: np.ndarray) -> pa.Table:
     return pa.concat_tables(pieces).take(pa.array(back)).combine_chunks()
 
 
-def _metrics(facts: pl.DataFrame, order: pl.DataFrame, strata: list[Stratum]) -> dict:
-    chosen = facts[order["row"].to_list()]
+def _metrics(facts: pl.DataFrame, order: pl.DataFrame, strata: list[Stratum], planted: pl.DataFrame) -> dict:
+    columns = [*STRATUM, "bytes"]
+    chosen = pl.concat([facts.select(columns), planted.select(columns)])[order["row"].to_list()]
     metrics = funnel(facts.select("source", "bytes"), chosen.select("source", "bytes"))
     total = max(metrics["bytes_out"], 1)
     held = facts.filter("held")
@@ -300,6 +340,9 @@ def _metrics(facts: pl.DataFrame, order: pl.DataFrame, strata: list[Stratum]) ->
     for name, column in (("by_category", "category"), ("by_language", "lang"), ("by_quality_bin", "bin")):
         shares = chosen.group_by(column).agg(pl.col("bytes").sum()).sort(column)
         metrics[name] = {str(value): round(int(size) / total, 6) for value, size in shares.iter_rows()}
+    if len(planted):
+        copies = int(planted["repeats"].sum())
+        metrics["canaries"] = {"canaries": len(planted), "planted": copies}
     metrics["heldout"] = {"documents": len(held), "bytes": int(held["bytes"].sum()), "by_source": heldout}
     return metrics
 

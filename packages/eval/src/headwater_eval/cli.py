@@ -9,7 +9,9 @@ from . import __version__, fetch, listing
 from ._contracts.cli import Command
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
+from .compare.stage import STAGE as COMPARE
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .leakage.stage import STAGE as LEAKAGE
 from .report.stage import STAGE as REPORT
 
 STAGES = [
@@ -34,13 +36,15 @@ STAGES = [
     Stage(
         name="evaluate",
         summary="Score a model on benchmarks, bias and held-out text, and let it write samples.",
-        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",)},
+        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",), "overlap?": ("documents",)},
         writes="results",
         cost="under a minute a model of 5 M parameters on 2 cores; memory about 1 GB beside the model",
         config=EvaluateConfig,
         run="headwater_eval.evaluate:run",
         code=("headwater_model",),
     ),
+    LEAKAGE,
+    COMPARE,
     REPORT,
 ]
 

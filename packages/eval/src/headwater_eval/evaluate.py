@@ -18,13 +18,14 @@ from typing import Any
 
 from . import (
     code_tasks,
+    contamination,
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     models,
     samples,
 )
 from ._contracts.config import parse, resolved
 from ._contracts.errors import UserError
-from ._contracts.manifest import canonical_json, write_atomic
+from ._contracts.manifest import canonical_json, manifest_hash, write_atomic
 from ._contracts.stage import Run
 from .benchmark import Benchmark, Item
 from .cache import CachedLM, RequestCache
@@ -83,7 +84,13 @@ def run(run: Run) -> None:
     cache, parts = run.work / "requests.sqlite", run.work / "parts"
     plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache)
     score(plan, config.ranks, run.work, run.log)
-    write(run, plan)
+    write(run, plan, _overlap(run))
+
+
+def _overlap(run: Run) -> contamination.Overlap | None:
+    if "overlap" not in run.inputs:
+        return None
+    return contamination.read(run.inputs["overlap"], run.manifests["overlap"], manifest_hash(run.inputs["items"]))
 
 
 def score(plan: Plan, ranks: int, work: Path, log: Callable[[str], None]) -> None:
@@ -249,8 +256,8 @@ def _keep(plan: Plan, ranks: Ranks, name: str, make: Callable[[], Any], log: Cal
     log(f"{name}: {'skipped' if 'skipped' in (made or {}) else 'done'} in {time.monotonic() - started:.1f} s")
 
 
-def write(run: Run, plan: Plan) -> None:
-    """All parts of a plan as the results artefact, and a line a score."""
+def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) -> None:
+    """The parts of a plan as the results artefact, a line a score; with an overlap also on clean and dirty items."""
     asked, skipped = questions(plan)
     results: dict[str, Any] = {"lm_eval_version": version("lm-eval"), "config": resolved(run.config)}
     scores: dict[str, dict] = {}
@@ -264,6 +271,9 @@ def write(run: Run, plan: Plan) -> None:
             skipped[name] = part["skipped"]
             continue
         scores.update(part["scores"])
+        if name != HELDOUT:
+            benchmark = equipped(BENCHMARKS[name], plan.config)
+            scores.update(contamination.subset_scores(benchmark, asked[name][0], part["rows"], overlap))
         rows += part["rows"]
         for section, values in part["results"].items():
             results.setdefault(section, {}).update(values)

@@ -8,9 +8,12 @@ stands. Texts are written in batches with a key-value cache that rows leave as t
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from ._contracts.errors import UserError
 from .lm import Decoding, Pair
@@ -64,7 +67,24 @@ class NativeScorer:
 
     def score(self, pairs: list[Pair]) -> list[tuple[float, bool]]:
         """Log-likelihood (nats) and greedy flag of each continuation, in as few tokens as shared beginnings allow."""
-        found: list[tuple[float, bool]] = [(0.0, True)] * len(pairs)
+        found = [(0.0, True)] * len(pairs)
+        for i, nats, likeliest in self._by_token(pairs):
+            found[i] = float(nats.double().sum()), bool(likeliest.all())
+        return found
+
+    def token_logprobs(self, rows: list[list[int]]) -> list[np.ndarray]:
+        """Log-probability (nats) of each token of each row as the beginning of a document, float32 [tokens].
+
+        Args:
+            rows: ids, none empty, none longer than the context.
+        """
+        found = [np.empty(0, np.float32)] * len(rows)
+        for i, nats, _ in self._by_token([([self.end_of_document], row) for row in rows]):
+            found[i] = nats.float().numpy()
+        return found
+
+    def _by_token(self, pairs: list[Pair]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """Number of a pair, and its continuation's log-probabilities (nats) and greedy flags, a token each."""
         sequences = [[*context, *continuation][:-1] for context, continuation in pairs]
         for tree, paths in self._trees(sequences, self.batch_tokens):
             spans = {i: path[len(pairs[i][0]) - 1 :] for i, path in paths.items()}
@@ -72,9 +92,7 @@ class NativeScorer:
             labels = torch.tensor([label for i in spans for label in pairs[i][1]])
             nats, greedy = self._tree_scores(self.model, tree, places, labels)
             sizes = [len(span) for span in spans.values()]
-            for i, own, likeliest in zip(spans, nats.double().split(sizes), greedy.split(sizes), strict=True):
-                found[i] = float(own.sum()), bool(likeliest.all())
-        return found
+            yield from zip(spans, nats.split(sizes), greedy.split(sizes), strict=True)
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop: list[int]) -> list[list[int]]:
         """Greedy continuations without the id that stopped them."""

@@ -37,6 +37,19 @@ def wilson(successes: int, n: int) -> Estimate:
     return Estimate(p, math.sqrt(p * (1 - p) / n), min(low, p), max(high, p))  # at 0 and n only rounding parts them
 
 
+def difference_of_independent(first: Estimate, second: Estimate) -> Estimate:
+    """first - second of two independent estimates, its interval from both of theirs.
+
+    For two proportions with Wilson's intervals this is method 10 of Newcombe 1998 (Statistics in Medicine 17:873-890),
+    for others the same construction (Zou, Donner 2008, Statistics in Medicine 27:1693-1702): it keeps what an interval
+    has of skewness, and unlike a normal one it is not empty where a share is 0 or 1.
+    """
+    value = first.value - second.value
+    low = value - math.hypot(first.value - first.low, second.high - second.value)
+    high = value + math.hypot(first.high - first.value, second.value - second.low)
+    return Estimate(value, math.hypot(first.stderr, second.stderr), low, high)
+
+
 def ratio_bootstrap(numerators: np.ndarray, denominators: np.ndarray, resamples: int, seed: int) -> Estimate:
     """sum(numerators) / sum(denominators) with a percentile bootstrap over rows (Efron, Tibshirani 1993, ch. 13).
 

@@ -61,6 +61,7 @@ def card(run: Run) -> None:
             s: {k: e[k] for k in ("share", "epochs")} for s, e in sorted(metrics["corpus"]["by_source"].items())
         },
         "heldout": metrics["corpus"]["heldout"],
+        "canaries": metrics["corpus"].get("canaries"),
         "private_data_masked": facts.private(metrics.get("edited", {})),
         "duplicates": facts.copies(run.inputs["deduped"]) if "deduped" in run.inputs else None,
         "benchmark_overlap": metrics.get("clean", {}).get("tasks"),

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from .._contracts.config import Config
 from .._contracts.execution import Fanned
+from .._contracts.privacy import KINDS
 from .sources import Category
 
 
@@ -40,7 +41,7 @@ class Steps(Config):
     secret: bool = Field(True, description="mask private keys, tokens and API keys of known form")
 
 
-PRIVATE = ("email", "phone", "ip", "card", "iban", "national_id", "secret")
+PRIVATE = KINDS
 """The steps that mask."""
 
 EDITS = tuple(name for name in Steps.model_fields if name not in ("c4_terminal", "counterfactual_names"))

@@ -28,6 +28,29 @@ class QualityBins(Config):
         return self
 
 
+class CanariesConfig(Config):
+    """Secrets planted in the training text, to measure by what a model recalls of them (Carlini et al. 2019)."""
+
+    count: int = Field(0, ge=0, description="canaries for each entry of repeats; 0: none are planted")
+    repeats: tuple[int, ...] = Field(
+        (0, 1, 4, 16), description="how often each stands in the training text; those of 0 never do, for comparison"
+    )
+    format: str = Field(
+        "The access code of {name} is {secret}.", description="text of a canary: {name} once, then {secret} once"
+    )
+    digits: int = Field(6, ge=2, le=18, description="of a secret: the space has 10 ** digits of them")
+    seed: int = Field(1, description="of names and secrets; the order is that of mix.seed")
+
+    @model_validator(mode="after")
+    def _fits(self) -> CanariesConfig:
+        name, secret = self.format.find("{name}"), self.format.find("{secret}")
+        if self.format.count("{name}") != 1 or self.format.count("{secret}") != 1 or name > secret:
+            raise ValueError("format holds {name} once and after it {secret} once")
+        if not self.repeats or any(r < 0 for r in self.repeats) or len(set(self.repeats)) < len(self.repeats):
+            raise ValueError("repeats are numbers of 0 or more, each named once")
+        return self
+
+
 class MixConfig(Fanned):
     """mix"""
 
@@ -55,6 +78,7 @@ class MixConfig(Fanned):
         "cluster",
         description="what is held out whole: dedup's clusters of similar documents, or works with all of their pieces",
     )
+    canaries: CanariesConfig = Field(default_factory=CanariesConfig)
     documents_per_shard: int = Field(10_000, ge=1, description="documents a Parquet shard")
     seed: int = Field(1, description="of the split and the shuffle")
 

@@ -76,6 +76,33 @@ def bias(lineage: Lineage) -> Section | None:
     return Section("bias", "Bias", [Text(told), picture, _table("Bias by direction and category", models, keys)])
 
 
+def contamination(lineage: Lineage) -> Section | None:
+    """Headline scores on the items that decontamination found clean, and what the others differ by."""
+    models = of_models(lineage)
+    tasks = [key.removesuffix(":clean") for key in _keys(models, "clean") if key.count(":") == 1]
+    if not tasks:
+        return None
+    told = (
+        "Decontamination looked for the items in the text and cut what it found, so what these models read holds none "
+        "of them, as far as its method sees. Clean items were not found; dirty ones were, before the cut. If dirty "
+        "items score higher, traces of them are still in the text, or they are easier: what stands on many pages often "
+        "is."
+    )
+    rows = [
+        (
+            task, name, count((metrics.get(f"{task}:clean") or {}).get("n")),
+            _with_interval(metrics.get(f"{task}:clean") or {}, percent),
+            count((metrics.get(f"{task}:dirty") or {}).get("n")),
+            _with_interval(metrics.get(f"{task}:dirty") or {}, percent),
+            _with_interval(metrics.get(f"{task}:dirty-clean") or {}, percent),
+        )
+        for task in tasks
+        for name, metrics in models.items()
+    ]  # fmt: skip
+    columns = ("task", "model", "#clean items", "#score", "#dirty items", "#score", "#dirty less clean")
+    return Section("contamination", "Clean and dirty items", [Text(told), Table("Scores by part", columns, rows)])
+
+
 def heldout_text(lineage: Lineage) -> Section | None:
     """Bits per byte of held-out documents, beside compressors that read the same training text."""
     models = of_models(lineage)

@@ -1,0 +1,1 @@
+"""What a model gives away of the text that it was trained on."""
