@@ -89,6 +89,7 @@ def test_a_suite_says_what_was_left_out_and_why(model: Path, items: Path, tmp_pa
     results, told = json.loads((out / "results.json").read_text()), capsys.readouterr().out
     assert {"boolq", "piqa"} <= set(results["results"]) and "openbookqa" not in results["results"]
     assert set(results["skipped"]) | set(results["results"]) >= set(command.suites()["full"])
+    assert str(tmp_path) not in json.dumps(results)
     assert "data for openbookqa not found" in results["skipped"]["openbookqa"] and "openbookqa: skipped: data" in told
 
 
