@@ -38,8 +38,8 @@ class ModelSpec:
     dtype: str = "float32"
     threads: int = 1
     batch_tokens: int = 4096
-    batch_size: int = 16
-    """Rows of a batch of lm-eval's backends."""
+    batch_size: int | None = None
+    """Rows of a batch of lm-eval's backends; None: 16 of `hf`, else the backend's own number."""
     overlap: float = 0.5
     """See `lm.HeadwaterLM`."""
 
@@ -140,14 +140,18 @@ def load(spec: ModelSpec) -> LM:
         tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
         scorer = native.load(Path(spec.folder), spec.dtype, spec.threads, spec.batch_tokens, tokenizer)
         return HeadwaterLM(scorer, spec.overlap)
-    arguments = {"batch_size": spec.batch_size, **spec.arguments}
-    if spec.backend in HUGGING_FACE and "device" not in arguments and not _has_cuda():
-        arguments["device"] = "cpu"  # lm-eval's default is a GPU, whether there is one or not
+    arguments = dict(spec.arguments)
+    if spec.batch_size is not None:
+        arguments.setdefault("batch_size", spec.batch_size)
+    if spec.backend in HUGGING_FACE:
+        arguments.setdefault("batch_size", 16)
+        if not _has_cuda():
+            arguments.setdefault("device", "cpu")  # lm-eval's default is a GPU, whether there is one or not
     try:
         return get_model(spec.backend).create_from_arg_obj(arguments)
     except ModuleNotFoundError as e:
         raise UserError(
-            f"lm-eval's {spec.backend} needs the package {e.name}, which is not installed; its extras name what "
+            f"lm-eval's {spec.backend} needs {e.name or 'packages'} that are not installed; its extras hold what "
             "each backend needs: pip install 'lm-eval[hf]', 'lm-eval[vllm]', 'lm-eval[api]'"
         ) from None
     except (OSError, ValueError, TypeError, KeyError) as e:
