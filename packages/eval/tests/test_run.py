@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -89,6 +91,7 @@ def test_a_suite_says_what_was_left_out_and_why(model: Path, items: Path, tmp_pa
     results, told = json.loads((out / "results.json").read_text()), capsys.readouterr().out
     assert {"boolq", "piqa"} <= set(results["results"]) and "openbookqa" not in results["results"]
     assert set(results["skipped"]) | set(results["results"]) >= set(command.suites()["full"])
+    assert str(tmp_path) not in json.dumps(results)
     assert "data for openbookqa not found" in results["skipped"]["openbookqa"] and "openbookqa: skipped: data" in told
 
 
@@ -138,6 +141,56 @@ def test_a_hugging_face_folder_needs_none_either(model: Path, items: Path, tmp_p
         assert {n: ours[n] for n in ("doc_id", "picked", "prompt")} == {
             n: theirs[n] for n in ("doc_id", "picked", "prompt")
         }
+
+
+class _Completions(BaseHTTPRequestHandler):
+    """A server in OpenAI's form whose model gives id t the log-probability -(t % 7) / 10 - 0.1, come what may."""
+
+    asked = 0
+
+    def do_POST(self) -> None:
+        type(self).asked += 1
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        prompts = body["prompt"] if isinstance(body["prompt"][0], list) else [body["prompt"]]
+        choices = []
+        for index, ids in enumerate(prompts):
+            nats = [-(t % 7) / 10 - 0.1 for t in [*ids, 0]]
+            logprobs = {"token_logprobs": nats, "top_logprobs": [{"x": -0.1} for _ in nats]}
+            choices.append({"index": index, "text": "", "logprobs": logprobs})
+        told = json.dumps({"choices": choices}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(told)))
+        self.end_headers()
+        self.wfile.write(told)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_a_server_of_completions_is_asked_and_kept_only_where_a_file_is_named(
+    model: Path, items: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("tenacity", reason="lm-eval's servers need it")
+    from tokenizers import Tokenizer
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Completions)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    url = f"http://127.0.0.1:{server.server_port}/v1/completions"
+    arguments = ["--model-args", f"model=m,base_url={url},tokenizer={model}"]
+    cache = tmp_path / "c"
+    out = run("local-completions", items, tmp_path, *arguments, "--cache", str(cache), tasks="piqa")
+    words, (row, _) = Tokenizer.from_file(str(model / "tokenizer.json")), samples.read(out)
+    start = len(words.encode(row["prompt"]).ids)
+    for choice, nats in zip(row["choices"], row["logprobs"], strict=True):
+        ids = words.encode(f"{row['prompt']} {choice}").ids[start:]
+        assert nats == pytest.approx(sum(-(t % 7) / 10 - 0.1 for t in ids))
+    asked = _Completions.asked
+    run("local-completions", items, tmp_path, *arguments, "--cache", str(cache), "--set", "seed=2", tasks="piqa")
+    assert _Completions.asked == asked > 0
+    run("local-completions", items, tmp_path, *arguments, "--set", "seed=3", tasks="piqa")
+    assert _Completions.asked == 2 * asked
+    server.shutdown()
 
 
 @pytest.mark.parametrize("change, told", [

@@ -13,6 +13,7 @@ one, and all end in the same bytes.
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 import sqlite3
 import sys
@@ -173,7 +174,9 @@ class CachedLM(LM):
             return []
         if kind == "generate_until" and "torch" in sys.modules:  # for models that draw from the global generator
             sys.modules["torch"].manual_seed(int(_digest(chunk)[:12], 16))
-        return getattr(self.lm, kind)([requests[name] for name in chunk])
+        method = getattr(self.lm, kind)
+        quiet = {"disable_tqdm": True} if "disable_tqdm" in inspect.signature(method).parameters else {}
+        return method([requests[name] for name in chunk], **quiet)
 
 
 def _names(kind: str, arguments: list[tuple]) -> list[tuple]:

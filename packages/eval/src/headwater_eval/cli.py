@@ -77,7 +77,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ranks", type=int, default=1, metavar="N", help="processes that share the requests")
     parser.add_argument("--dtype", default="float32", metavar="TYPE", help="float32 or bfloat16 (default: float32)")
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="torch threads a process (default: 1)")
-    parser.add_argument("--batch-size", type=int, default=16, metavar="N", help="rows, of lm-eval's backends")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="rows, of lm-eval's backends")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other of evaluate's")
 
 

@@ -144,9 +144,12 @@ def questions(plan: Plan) -> tuple[dict[str, tuple[list[Item], list[Item]]], dic
     held, skipped = load(folder), {}
     for name in config.tasks or []:
         if name not in held:
-            skipped[name] = f"data for {name} not found: {folder / name}.jsonl; make it with headwater-eval items"
+            skipped[name] = f"data for {name} not found: no {name}.jsonl among the items"
             if not plan.lenient:
-                raise UserError(f"{skipped[name]}, or leave it out of the tasks (no items of {name})")
+                raise UserError(
+                    f"data for {name} not found: no items of {name} in {folder} ({name}.jsonl); "
+                    "make them with headwater-eval items, or leave it out of the tasks"
+                )
     unknown = [name for name in held if name not in BENCHMARKS]
     if unknown:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")

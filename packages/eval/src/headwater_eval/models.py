@@ -18,6 +18,8 @@ from ._contracts.stage import code_hash
 from .engine import BACKENDS, LM, get_model
 from .lm import HeadwaterLM
 
+WEIGHTS = ("pretrained", "peft", "delta", "tokenizer")
+"""Arguments of lm-eval's backends that name files, here or on the hub."""
 HUGGING_FACE = ("hf", "hf-auto", "huggingface")
 LIBRARIES = ("lm-eval", "torch", "transformers", "vllm")
 """Whose versions decide what a backend of lm-eval answers, where they are installed."""
@@ -38,8 +40,8 @@ class ModelSpec:
     dtype: str = "float32"
     threads: int = 1
     batch_tokens: int = 4096
-    batch_size: int = 16
-    """Rows of a batch of lm-eval's backends."""
+    batch_size: int | None = None
+    """Rows of a batch of lm-eval's backends; None: 16 of `hf`, else the backend's own number."""
     overlap: float = 0.5
     """See `lm.HeadwaterLM`."""
 
@@ -98,25 +100,20 @@ def _kind(folder: Path) -> Literal["native", "hf"]:
 
 def identify(spec: ModelSpec) -> dict[str, Any]:
     """All of a model that its answers depend on, by content: no path, so that a moved folder is the same model."""
-    folder = Path(spec.folder or str(spec.arguments.get("pretrained", "")))
-    local = str(folder) not in ("", ".") and folder.is_dir()
-    files = {"model": _files(folder)} if local else {}
+    files = {"model": _files(Path(spec.folder))} if spec.folder else {}
     if spec.backend == "native":
         if spec.tokenizer:
             files["tokenizer"] = _files(Path(spec.tokenizer), "tokenizer*.json")
         own = {name: sha256_file(Path(__file__).with_name(name)) for name in ("lm.py", "native.py")}
         how = {"dtype": spec.dtype, "batch_tokens": spec.batch_tokens, "overlap": spec.overlap}
-        return {
-            "backend": "native",
-            "files": files,
-            **how,
-            "code": {"headwater_model": code_hash("headwater_model"), **own},
-        }
-    arguments = {name: value for name, value in spec.arguments.items() if not (local and name == "pretrained")}
+        code = {"headwater_model": code_hash("headwater_model"), **own}
+        return {"backend": "native", "files": files, **how, "code": code}
+    local = {name: Path(value) for name, value in spec.arguments.items() if _is_local(value)}
+    files |= {name: _files(path) for name, path in local.items()}  # pretrained, peft, delta, tokenizer, ...
     return {
         "backend": spec.backend,
         "files": files,
-        "arguments": arguments,
+        "arguments": {name: value for name, value in spec.arguments.items() if name not in local},
         "batch_size": spec.batch_size,
         "libraries": {name: _version(name) for name in LIBRARIES},
     }
@@ -124,8 +121,8 @@ def identify(spec: ModelSpec) -> dict[str, Any]:
 
 def is_certain(spec: ModelSpec) -> bool:
     """Whether `identify` knows the weights themselves; of what a server or a hub serves under a name it does not."""
-    folder = spec.folder or str(spec.arguments.get("pretrained", ""))
-    return bool(folder) and Path(folder).is_dir()
+    parts = [spec.arguments[name] for name in WEIGHTS if name in spec.arguments]
+    return bool(spec.folder or "pretrained" in spec.arguments) and all(map(_is_local, parts))
 
 
 def load(spec: ModelSpec) -> LM:
@@ -140,14 +137,18 @@ def load(spec: ModelSpec) -> LM:
         tokenizer = Path(spec.tokenizer) if spec.tokenizer else None
         scorer = native.load(Path(spec.folder), spec.dtype, spec.threads, spec.batch_tokens, tokenizer)
         return HeadwaterLM(scorer, spec.overlap)
-    arguments = {"batch_size": spec.batch_size, **spec.arguments}
-    if spec.backend in HUGGING_FACE and "device" not in arguments and not _has_cuda():
-        arguments["device"] = "cpu"  # lm-eval's default is a GPU, whether there is one or not
+    arguments = dict(spec.arguments)
+    if spec.batch_size is not None:
+        arguments.setdefault("batch_size", spec.batch_size)
+    if spec.backend in HUGGING_FACE:
+        arguments.setdefault("batch_size", 16)
+        if not _has_cuda():
+            arguments.setdefault("device", "cpu")  # lm-eval's default is a GPU, whether there is one or not
     try:
         return get_model(spec.backend).create_from_arg_obj(arguments)
     except ModuleNotFoundError as e:
         raise UserError(
-            f"lm-eval's {spec.backend} needs the package {e.name}, which is not installed; its extras name what "
+            f"lm-eval's {spec.backend} needs {e.name or 'packages'}, not installed here; its extras hold what "
             "each backend needs: pip install 'lm-eval[hf]', 'lm-eval[vllm]', 'lm-eval[api]'"
         ) from None
     except (OSError, ValueError, TypeError, KeyError) as e:
@@ -155,7 +156,13 @@ def load(spec: ModelSpec) -> LM:
         raise UserError(f"{spec.folder or spec.backend}: lm-eval's {spec.backend} cannot load it ({told})") from None
 
 
+def _is_local(value: object) -> bool:
+    return isinstance(value, str) and value != "" and Path(value).exists()
+
+
 def _files(folder: Path, pattern: str = "*") -> dict[str, str]:
+    if folder.is_file():
+        return {folder.name: sha256_file(folder)}
     found = sorted(path for path in folder.rglob(pattern) if path.is_file() and not path.name.startswith("."))
     return {p.relative_to(folder).as_posix(): sha256_file(p) for p in found if p.name != NAME}
 
