@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -30,6 +31,7 @@ from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="sklearn")  # CB's F1 of a class that nobody picked is 0, which is right
 disable_progress_bars()
 
 
