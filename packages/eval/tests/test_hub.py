@@ -53,6 +53,7 @@ def test_a_row_of_the_hub_becomes_an_item_that_is_asked_and_scored(name: str, tm
     assert rows[0]["prompt"].endswith(case["ends"]) or not item["query"]
     scores = scores_of(benchmark, items, rows)
     assert scores[name]["n"] == 2 and all(row["kind"] == benchmark.kind for row in scores.values())
+    json.dumps([rows, scores], allow_nan=False)  # a finished part is kept as JSON
     config = {key: value for key, value in results["configs"][name].items() if key not in LEFT_OUT_OF_RESULTS}
     assert " at 0x" not in json.dumps(config, default=str)  # an address would differ from run to run
     headline = f"{benchmark.metric},{logged[0]['filter']}"

@@ -62,3 +62,19 @@ def test_the_average_leaves_bias_and_other_metrics_out() -> None:
     average = average_score(scores)["average"]
     assert average["value"] == pytest.approx(0.5) and average["chance"] == 0.375 and average["n"] == 20
     assert average_score({}) == {}
+
+
+def test_an_average_over_a_task_whose_items_share_one_passage_has_no_interval() -> None:
+    alone = {
+        "metric": "acc",
+        "value": 0.5,
+        "stderr": None,
+        "low": None,
+        "high": None,
+        "n": 4,
+        "chance": 0.5,
+        "kind": "choice",
+    }
+    other = {**alone, "value": 1.0, "stderr": 0.1, "low": 0.8, "high": 1.0}
+    row = average_score({"a": alone, "b": other})["average"]
+    assert row["value"] == 0.75 and row["low"] is None and row["stderr"] is None

@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headwater_eval import engine
 from headwater_eval._contracts.errors import UserError
@@ -54,6 +56,27 @@ def test_the_same_questions_under_another_name_and_other_ids_are_not_shown_eithe
             assert f"goal  {i}" not in prompt.lower() and len(shown(prompt)) == 3
     with pytest.raises(UserError, match="4 shots asked for, but there are only 3 rows"):
         benchmark_task(PIQA, items, 4, train)
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    asked=st.lists(st.integers(0, 5), min_size=1, max_size=4),
+    pool=st.lists(st.integers(0, 5), max_size=8),
+    n=st.integers(1, 4),
+    sampler=st.sampled_from(SAMPLERS),
+)
+def test_whatever_the_pool_a_prompt_has_n_other_questions_or_the_run_is_refused(asked, pool, n, sampler) -> None:
+    all_items = piqa(6)
+    items, drawn_from = [all_items[i] for i in asked], [all_items[i] for i in pool]
+    enough = all(len(set(pool) - {i}) >= n for i in asked)
+    try:
+        task = benchmark_task(PIQA, items, n, drawn_from, sampler)
+    except UserError:
+        assert not enough
+        return
+    assert enough
+    for i, prompt in zip(asked, prompts(task, n), strict=True):
+        assert len(set(shown(prompt))) == n and set(shown(prompt)) <= {f"goal {j}" for j in set(pool) - {i}}
 
 
 def test_fixed_shots_are_one_prefix_whatever_the_order_of_the_file_and_first_n_keeps_the_files_order() -> None:

@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import logging
 import os
+import warnings
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 os.environ.update(HF_HUB_OFFLINE="1", HF_DATASETS_OFFLINE="1", TQDM_DISABLE="1", DISABLE_MULTIPROC="1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 import lm_eval.tasks  # noqa: E402
+import lm_eval.utils  # noqa: E402
 from datasets import Dataset, disable_progress_bars  # noqa: E402
+from jinja2 import Template  # noqa: E402
 from lm_eval.api.instance import Instance  # noqa: E402
 from lm_eval.api.model import LM, TemplateLM  # noqa: E402
 from lm_eval.api.registry import get_aggregation, get_metric_aggregation, get_model  # noqa: E402
@@ -28,7 +32,20 @@ from lm_eval.tasks._yaml_loader import load_yaml  # noqa: E402
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window  # noqa: E402
 
 logging.getLogger("lm_eval").setLevel(logging.ERROR)
+warnings.filterwarnings("ignore", module="sklearn")  # CB's F1 of a class that nobody picked is 0, which is right
 disable_progress_bars()
+
+
+@lru_cache(maxsize=1024)
+def _compiled(template: str) -> Template:
+    return lm_eval.utils.env.from_string(template)
+
+
+def _apply_template(template: str, doc: dict) -> str:
+    return _compiled(template).render(**doc)
+
+
+lm_eval.utils.apply_template = _apply_template  # lm-eval compiles a prompt's template anew for every document and shot
 
 STOCK_TASKS = Path(lm_eval.tasks.__file__).parent
 BACKENDS = sorted(MODEL_MAPPING)

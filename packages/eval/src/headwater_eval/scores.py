@@ -7,6 +7,7 @@ unit gives none. Keys: TASK for the headline metric, TASK:METRIC for another, TA
 from __future__ import annotations
 
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -142,7 +143,9 @@ def metric_estimate(benchmark: Benchmark, metric: str, rows: list[Row]) -> Estim
         return transformed(clustered_mean(np.array(values, float), clusters), lambda nats: math.exp(-nats))
     if isinstance(how, str):
         return translation_estimate(how, values)
-    return cluster_bootstrap(values, clusters, how, 200, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn's, of resamples that lack a class: 0 is then right
+        return cluster_bootstrap(values, clusters, how, 200, 0)
 
 
 def _aggregation(benchmark: Benchmark, metric: str) -> str | Callable:
@@ -170,7 +173,8 @@ def translation_estimate(metric: str, pairs: list[list]) -> Estimate:
     if len(pairs) == 1:
         return Estimate(scorer.corpus_score(written, streams).score, math.nan, math.nan, math.nan)
     score = scorer.corpus_score(written, streams, n_bootstrap=1000)
-    return Estimate(score.score, score._ci / Z95, score.score - score._ci, score.score + score._ci)
+    value, half = float(score.score), float(score._ci)  # the latter is numpy's float32
+    return Estimate(value, half / Z95, value - half, value + half)
 
 
 def bias_scores(benchmark: Benchmark, rows: list[dict]) -> dict[str, dict]:
@@ -214,7 +218,9 @@ def average_score(scores: dict[str, dict]) -> dict[str, dict]:
     rows = [row for name, row in sorted(scores.items()) if row["kind"] == "choice" and ":" not in name]
     if not rows:
         return {}
-    estimates = [Estimate(row["value"], row["stderr"], row["low"], row["high"]) for row in rows]
+    estimates = [  # null: all items of a task share one passage; the average then has no interval either
+        Estimate(*(math.nan if row[key] is None else row[key] for key in Estimate._fields)) for row in rows
+    ]
     guess = sum(row["chance"] for row in rows) / len(rows)
     n = sum(row["n"] for row in rows)
     return {AVERAGE: score_row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}

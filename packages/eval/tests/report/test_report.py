@@ -268,3 +268,11 @@ def test_a_parameter_of_one_is_not_shown_as_true():
     table = settings_table("Parameters", {"epochs": 1, "clip": 1.0, "floor": 0, "xz": True, "limit": None, "name": ""})
     shown = {"epochs": "1", "clip": "1.0", "floor": "0", "xz": "true", "limit": "null", "name": '""'}
     assert dict(table.rows) == shown
+
+
+def test_written_answers_have_a_chapter_of_their_own_and_do_not_stand_among_bits_per_byte(tmp_path, small_run) -> None:
+    assert make(small_run(tmp_path / "run"), tmp_path / "out") == 0
+    text = (tmp_path / "out/report.md").read_text()
+    chapters = dict(part.partition("\n")[::2] for part in text.split("\n## ")[1:])
+    assert "nq_open" in chapters["Written answers"] and "0.125" in chapters["Written answers"]
+    assert "nq_open" not in chapters["Held-out text"] and "nq_open" not in chapters["Benchmarks"]

@@ -45,6 +45,7 @@ def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
         training.pretraining(lineage),
         scores.heldout_text(lineage),
         scores.benchmarks(lineage),
+        scores.written(lineage),
         scores.contamination(lineage),
         scores.bias(lineage),
         alignment.tuning_data(lineage),

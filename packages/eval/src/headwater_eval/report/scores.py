@@ -39,7 +39,7 @@ def benchmarks(lineage: Lineage) -> Section | None:
     section = Section("benchmarks", "Benchmarks")
     section.blocks.append(
         Text(
-            "Zero-shot multiple choice by log-likelihood, the same items and prompts for every model. Whiskers and "
+            "Multiple choice by log-likelihood, the same items and prompts for every model. Whiskers and "
             "brackets are 95% intervals; the dashed line marks what guessing scores."
         )
     )
@@ -103,10 +103,24 @@ def contamination(lineage: Lineage) -> Section | None:
     return Section("contamination", "Clean and dirty items", [Text(told), Table("Scores by part", columns, rows)])
 
 
+def written(lineage: Lineage) -> Section | None:
+    """Tasks whose answers are written, predicted word by word, or run."""
+    models = of_models(lineage)
+    keys = [key for kind in ("text", "code") for key in _keys(models, kind) if not _is_heldout(key)]
+    if not keys:
+        return None
+    told = (
+        "Answers that a model writes, compared with the right ones by the metric named. There is no chance level: a "
+        "model that cannot do the task scores nothing. BLEU, TER and chrF run from 0 to 100, perplexity from 1 up; of "
+        "TER and perplexity less is better."
+    )
+    return Section("written", "Written answers", [Text(told), _table("Scores", models, keys, lambda v: fixed(v, 3))])
+
+
 def heldout_text(lineage: Lineage) -> Section | None:
     """Bits per byte of held-out documents, beside compressors that read the same training text."""
     models = of_models(lineage)
-    keys = _keys(models, "text")
+    keys = [key for key in _keys(models, "text") if _is_heldout(key)]
     compressors = lineage.metrics("compressor")
     plain = {key: row for key, row in rows_of(compressors, "text").items() if key != "heldout"}
     if not keys and not plain:
@@ -197,6 +211,10 @@ def _dots(width: int, title: str, models: Mapping[str, Json], keys: Sequence[str
         chance = next((row["chance"] for row in found if row and finite(row.get("chance"))), None)
         rows.append((_told(key), [_interval(row) for row in found], chance))
     return dots(width, title, list(models), rows, x_label)
+
+
+def _is_heldout(key: str) -> bool:
+    return key.partition(":")[0] == "heldout"
 
 
 def _told(key: str) -> str:
