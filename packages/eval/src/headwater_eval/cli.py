@@ -1,10 +1,14 @@
 """`headwater-eval`: the stages of this package."""
 
+import sys
+
 from . import __version__
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
 from .report.stage import STAGE as REPORT
+from .review.stage import STAGES as REVIEW
+from .review.stage import spelled_out
 
 STAGES = [
     Stage(
@@ -35,10 +39,11 @@ STAGES = [
         run="headwater_eval.evaluate:run",
         code=("headwater_model",),
     ),
+    *REVIEW,
     REPORT,
 ]
 
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run_cli("headwater-eval", __version__, STAGES, argv=argv)
+    return run_cli("headwater-eval", __version__, STAGES, argv=spelled_out(sys.argv[1:] if argv is None else argv))
