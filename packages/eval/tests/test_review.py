@@ -19,9 +19,10 @@ from headwater_eval import samples
 from headwater_eval._contracts import manifest as artefacts
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.cli import main
-from headwater_eval.review import answers, sheet
+from headwater_eval.review import answers
 from headwater_eval.review.config import ReviewExportConfig, default_classes
 from headwater_eval.review.sampling import allocate, assign, margin
+from headwater_eval.review.sheet import COLUMNS
 from headwater_eval.review.stage import spelled_out
 
 HOSTILE = '=HYPERLINK("http://x")</script><script>document.title="owned"</script>\u202e'
@@ -99,9 +100,7 @@ def test_reviewers_see_neither_model_nor_outcome_and_share_some_answers(exported
         text = (folder / "review.csv").read_text()
         told = list(csv.DictReader(io.StringIO(text)))
         seen[folder.name] = [row["item"] for row in told]
-        assert set(told[0]) == {
-            *["item", "task", "prompt", "options", "answer", "gold", "class", "corrected", "comment", "reviewer"]
-        }
+        assert set(told[0]) == set(COLUMNS)
         for name in ("review.csv", "review.html", "tasks.json"):
             whole = (folder / name).read_text()
             assert "earlier" not in whole and "unsure" not in whole and "quiz-0" not in whole
