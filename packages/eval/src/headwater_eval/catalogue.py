@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from . import readers
 from .benchmark import Benchmark
+from .probes.benchmark import BENCHMARKS as PROBES
 
 
 def _boolq(item: dict) -> dict:
@@ -67,5 +68,6 @@ BENCHMARKS = {
                   kind="bias", stock="crows_pairs/crows_pairs_english.yaml", to_stock=_crows_pairs),
         Benchmark("docstring_cloze", "which second half continues a docstring of the standard library",
                   "docstrings.jsonl", readers.docstring_cloze, "acc_norm"),
+        *PROBES,
     )
 }  # fmt: skip
