@@ -6,6 +6,7 @@ from . import __version__
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .model_card.stage import STAGE as MODEL_CARD
 from .report.stage import STAGE as REPORT
 from .review.stage import STAGES as REVIEW
 from .review.stage import spelled_out
@@ -40,6 +41,7 @@ STAGES = [
         code=("headwater_model",),
     ),
     *REVIEW,
+    MODEL_CARD,
     REPORT,
 ]
 

@@ -11,56 +11,12 @@ import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-SMALL = [
-    "zero",
-    "one",
-    "two",
-    "three",
-    "four",
-    "five",
-    "six",
-    "seven",
-    "eight",
-    "nine",
-    "ten",
-    "eleven",
-    "twelve",
-    "thirteen",
-    "fourteen",
-    "fifteen",
-    "sixteen",
-    "seventeen",
-    "eighteen",
-    "nineteen",
-]  # noqa: SIM905  (reads better as words)
+SMALL = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+         "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"]  # fmt: skip
 TENS = ["", "", "twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
-WORDS = [
-    "apple",
-    "river",
-    "stone",
-    "paper",
-    "green",
-    "seven",
-    "window",
-    "garden",
-    "silver",
-    "morning",
-    "table",
-    "horse",
-    "yellow",
-    "bridge",
-    "letter",
-    "winter",
-    "candle",
-    "forest",
-    "orange",
-    "mirror",
-    "pocket",
-    "summer",
-    "ladder",
-    "blanket",
-    "kitchen",
-]  # noqa: SIM905
+WORDS = ["apple", "river", "stone", "paper", "green", "seven", "window", "garden", "silver", "morning", "table",
+         "horse", "yellow", "bridge", "letter", "winter", "candle", "forest", "orange", "mirror", "pocket", "summer",
+         "ladder", "blanket", "kitchen"]  # fmt: skip
 OPERATIONS: dict[str, tuple[Callable[[int, int], int], str, str]] = {
     "add": (lambda a, b: a + b, "+", "plus"),
     "subtract": (lambda a, b: a - b, "-", "minus"),
