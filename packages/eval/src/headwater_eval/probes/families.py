@@ -65,12 +65,15 @@ def arithmetic(
     return Probe(f"{words_of(a)} {said} {words_of(b)} is", words_of(result), [words_of(n) for n in picked])
 
 
-def comparison(rng: random.Random, form: str = "digits", low: int = 1, high: int = 99, smaller: bool = False) -> Probe:
-    """Which of two numbers is larger (smaller); the right one stands first as often as not."""
+def comparison(rng: random.Random, form: str = "digits", low: int = 10, high: int = 99) -> Probe:
+    """Which of two numbers is the larger, or the smaller, one; as often one as the other, and in either order.
+
+    Asked for one of them only, a taste for short words would pass: smaller numbers are shorter.
+    """
     a, b = rng.sample(range(low, high + 1), 2)
     say = words_of if form == "words" else str
-    right, other = (min(a, b), max(a, b)) if smaller else (max(a, b), min(a, b))
-    which = "smaller" if smaller else "larger"
+    which = rng.choice(["larger", "smaller"])
+    right, other = (max(a, b), min(a, b)) if which == "larger" else (min(a, b), max(a, b))
     return Probe(f"Of the numbers {say(a)} and {say(b)}, the {which} one is", say(right), [say(other)])
 
 
