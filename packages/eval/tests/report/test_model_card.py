@@ -22,6 +22,7 @@ from headwater_eval.report.units import safe_text
 HOSTILE = "---\n<script>alert(1)</script> | # x [a](http://b) \u202e`"
 RESULTS = ["results-base", "results-sft", "results-ppo"]
 DECLARED = [name.removesuffix("?") for name in STAGE.reads if name not in ("*", "model?", "review?")]
+BOOLQ = "acc (95% interval 0.47 to 0.57, n 200, chance 0.5)"
 ENVIRONMENT = {"processor": "AMD EPYC", "cores": 2, "memory_gb": 25.3, "gpus": []}
 
 
@@ -64,8 +65,12 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
     assert told.model_name == "headwater-tiny" and told.datasets == ["prose"]
     metrics = json.loads((run.root / "results-base/metrics.json").read_text())
     found = {(r.dataset_name, r.metric_name): r for r in told.eval_results}
-    assert len(found) == len(metrics)
-    boolq = found["boolq", "acc (95% interval 0.47 to 0.57, n 200, chance 0.5)"]
+    assert len(metrics) == 8 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
+        ("boolq", BOOLQ), ("piqa", BOOLQ.replace("0.47 to 0.57", "0.52 to 0.62")),
+        ("crows", BOOLQ.replace("0.47 to 0.57", "0.46 to 0.56")),
+        ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
+    }  # fmt: skip
+    boolq = found["boolq", BOOLQ]
     assert (boolq.metric_value, boolq.metric_type, boolq.task_type) == (0.52, "acc", "text-generation")
     again = hub.ModelCardData(**yaml.safe_load(told.to_yaml()))
     assert again.to_dict() == told.to_dict()
@@ -88,7 +93,7 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "| processor | AMD EPYC |" in text and "optimizer.kind | adamw" in text.replace("\\", "")
     assert "| boolq | acc | 200 | 0.5 | 0.52 [0.47, 0.57] |" in text
     kwh = 26 * 2.5 / 3600 * 100 / 1000 * 1.5  # 26 stages of 2.5 s
-    assert f"Energy, estimated: {kwh:.4g} kWh" in text
+    assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / 26:.3g}"[:-1] in text
     assert "base is not shown to be better than guessing on boolq" in text.replace("\\", "")
     for sentence in ("The licence of the weights was not stated.", "Leakage of training data: none of the results"):
         assert sentence in text
@@ -125,7 +130,7 @@ def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_pat
     run.seal("results-base")
     text = card(run, tmp_path, names=["results-base"]).replace("\\", "")
     assert "## Leakage" in text and "| pii | rate | 500 | – | 0.02 [0.01, 0.04] |" in text
-    assert "results-base leans to one side on crows." in text
+    assert "results-base scores otherwise than an indifferent model would on crows." in text
     assert "not shown to do better than a guess at: negation (40.0%)" in text
     assert "Leakage of training data: none" not in text and "Toxicity: none" in text
 

@@ -28,9 +28,10 @@ def licence(given: str | None, link: str | None) -> Json:
 
 
 def model_index(name: str, scores: Mapping[str, Json], revision: str) -> list[Json]:
-    """`model-index`: one result a task with all of its metrics; the interval stands in a metric's name.
+    """`model-index`: one result a task with its metrics; the interval stands in a metric's name.
 
-    The format has no field for an interval.
+    The format has no field for an interval. Parts of a task (a source, a category) and averages over tasks are left to
+    the tables.
 
     Args:
         scores: rows of metrics.json, by TASK, TASK:METRIC or TASK:PART.
@@ -42,13 +43,14 @@ def model_index(name: str, scores: Mapping[str, Json], revision: str) -> list[Js
             continue
         task, _, part = key.partition(":")
         metric = str(row.get("metric", part or "value"))
-        of = f" of {part}" if part and part != metric else ""
+        if part not in ("", metric) or row.get("kind") == "average":
+            continue
         result = results.setdefault(
             task,
             {"task": dict(TASK), "dataset": {"name": task, "type": task, "revision": revision}, "metrics": []},
         )
         result["metrics"].append(
-            {"type": metric, "value": round(row["value"], 6), "name": f"{metric}{of}{_told(row)}"}
+            {"type": metric, "value": round(row["value"], 6), "name": f"{metric}{_told(row)}"}
         )  # fmt: skip
     return [{"name": name, "results": list(results.values())}] if results else []
 

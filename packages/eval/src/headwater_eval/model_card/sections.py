@@ -22,7 +22,7 @@ SETTINGS = ("optimizer", "schedule", "objective", "precision", "micro_batch", "s
 KINDS = {
     "choice": "Benchmarks", "average": "Benchmarks", "code": "Benchmarks", "probe": "Probes by expected behaviour",
     "bias": "Bias", "toxicity": "Toxicity", "leak": "Leakage", "leakage": "Leakage", "memorisation": "Leakage",
-    "privacy": "Leakage",
+    "privacy": "Leakage", "clean": "Contamination", "dirty": "Contamination", "difference": "Contamination",
 }  # fmt: skip
 """Kind of a score -> the table that it stands in; another kind gets one of its own name."""
 
@@ -173,13 +173,15 @@ class Card:
             section.blocks.append(self.lack("The training recipe is not known: no checkpoint was given."))
         else:
             facts = [("tokens", count(m.get("tokens"))), ("steps", count(m.get("steps"))),
-                     ("sequences a step", count(plan.get("batch"))), ("peak learning rate", number(plan.get("lr"))),
+                     ("sequences a step", count(plan.get("batch"))), ("peak learning rate", number(self._peak_rate())),
                      ("loss at the end, nats a token", fixed(m.get("loss"))),
                      ("held-out bits per byte", fixed(m.get("heldout_bits_per_byte")))]  # fmt: skip
             section.blocks.append(Table("Pre-training", ("", "#value"), [row for row in facts if row[1] != NONE]))
             settings = self._json("checkpoint", "final/config.json")
             if settings:
                 shown = {key: settings[key] for key in SETTINGS if settings.get(key) is not None}
+                if isinstance(shown.get("optimizer"), Mapping):  # its rate is the plan's, where there is a plan
+                    shown["optimizer"] = {k: v for k, v in shown["optimizer"].items() if k != "lr"}
                 section.blocks.append(settings_table("Settings", _without_null(shown)))
             else:
                 section.blocks.append(self.lack("The optimiser's settings are not known: the checkpoint holds none."))
@@ -190,6 +192,12 @@ class Card:
             if artefact is not None:
                 section.blocks.append(settings_table(f"Settings of {name}", _without_null(artefact.manifest.config)))
         return section
+
+    def _peak_rate(self) -> float | None:
+        """The highest learning rate that the run's log holds."""
+        checkpoint = self.lineage["checkpoint"]
+        rows = checkpoint.json_lines("log.jsonl") if checkpoint else []
+        return max((row["lr"] for row in rows if finite(row.get("lr"))), default=None)
 
     def compute(self) -> Section:
         """FLOPs, hardware, time and an estimate of the energy."""
@@ -224,8 +232,14 @@ class Card:
         if isinstance(self.energy, str):
             return [self.lack(f"The energy is not known: {self.energy}.")]
         e, config = self.energy, self.config.energy
+        blocks: list[Block] = []
+        part = ""
+        if "pretrain" in e.kwh:
+            part = f", pre-training {number(e.kwh['pretrain'])} kWh of it"
+        else:
+            blocks.append(self.lack("The energy of pre-training is not known: no run record of it was found."))
         told = (
-            f"Energy, estimated: {number(e.total)} kWh, pre-training {number(e.kwh.get('pretrain', 0.0))} kWh of it. "
+            f"Energy of the stages above, estimated: {number(e.total)} kWh{part}. "
             f"Measured wall time of each stage times the power of {config.devices} x {e.power}, times {config.pue:g} "
             "for the data centre. An upper estimate: full load is assumed, and stages that ran at the same time are "
             "counted one after the other."
@@ -233,8 +247,11 @@ class Card:
         where = f" ({config.location})" if config.location else ""
         if e.grams is None:
             self.missing.append("Emissions are not known: the carbon intensity of the grid was not stated.")
-            return [Text(told)]
-        return [Text(f"{told} At {config.grams_per_kwh:g} g of CO2-equivalent a kWh{where}: {number(e.grams)} g.")]
+            return [*blocks, Text(told)]
+        return [
+            *blocks,
+            Text(f"{told} At {config.grams_per_kwh:g} g of CO2-equivalent a kWh{where}: {number(e.grams)} g."),
+        ]
 
     def scores(self) -> list[Section]:
         """One chapter a kind of score, a column a model; and bits per byte of held-out text."""
@@ -277,7 +294,7 @@ class Card:
             for name, row in _ranked(m)[: self.config.review_classes]
         ]
         if rows:
-            columns = ("failure", "#share of answers", "#judgements")
+            columns = ("failure", "#share of answers", "#answers reviewed with it")
             section.blocks.append(Table("Failure classes", columns, [(n, s, str(c)) for n, s, c in rows]))
         section.blocks.append(self._agreement(m.get("agreement") or {}))
         return section
@@ -311,7 +328,9 @@ class Card:
                 and not row["low"] <= row["chance"] <= row["high"]
             ]  # fmt: skip
             if leaning:
-                section.blocks.append(Text(f"{name} leans to one side on {', '.join(sorted(leaning))}."))
+                section.blocks.append(
+                    Text(f"{name} scores otherwise than an indifferent model would on {', '.join(sorted(leaning))}.")
+                )
             failed = [
                 f"{key.partition(':')[2]} ({percent(row['value'])})"
                 for key, row in rows_of(artefact.metrics, "probe").items()
