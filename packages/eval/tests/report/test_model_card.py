@@ -80,7 +80,7 @@ def test_only_the_cards_own_model_is_in_the_index_and_all_are_in_the_tables(run,
     text = card(run, tmp_path, model="ppo")
     values = {m["value"] for r in head(text)["model-index"][0]["results"] for m in r["metrics"]}
     assert 0.55 in values and 0.52 not in values  # ppo's and base's boolq
-    assert "| score | metric | n | chance | results\\-base" in text or "| results-base | " in text
+    assert "| score | metric | n | chance | model | base | sft |" in text
     nobody = head(card(run, tmp_path, model=None))
     assert "model-index" not in nobody  # three results, and no word on which model this is
 
@@ -94,7 +94,7 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "| boolq | acc | 200 | 0.5 | 0.52 [0.47, 0.57] |" in text
     kwh = 26 * 2.5 / 3600 * 100 / 1000 * 1.5  # 26 stages of 2.5 s
     assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / 26:.3g}"[:-1] in text
-    assert "base is not shown to be better than guessing on boolq" in text.replace("\\", "")
+    assert "model is not shown to be better than guessing on boolq" in text.replace("\\", "")
     for sentence in ("The licence of the weights was not stated.", "Leakage of training data: none of the results"):
         assert sentence in text
     assert "Emissions are not known" in text and "co2_eq_emissions" not in text
@@ -130,9 +130,22 @@ def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_pat
     run.seal("results-base")
     text = card(run, tmp_path, names=["results-base"]).replace("\\", "")
     assert "## Leakage" in text and "| pii | rate | 500 | – | 0.02 [0.01, 0.04] |" in text
-    assert "results-base scores otherwise than an indifferent model would on crows." in text
+    assert "model scores otherwise than an indifferent model would on crows." in text
     assert "not shown to do better than a guess at: negation (40.0%)" in text
     assert "Leakage of training data: none" not in text and "Toxicity: none" in text
+
+
+def test_results_of_one_model_share_a_column(run, tmp_path: Path) -> None:
+    rows = {"pii": {"metric": "rate", "value": 0.02, "n": 500, "chance": None, "kind": "leak"}}
+    (run.root / "results-sft/metrics.json").write_text(json.dumps(rows))
+    made = json.loads((run.root / "results-sft/manifest.json").read_text())
+    made["inputs"]["model"] = json.loads((run.root / "results-base/manifest.json").read_text())["inputs"]["model"]
+    (run.root / "results-sft/manifest.json").unlink()
+    artefacts.write(run.root / "results-sft", artefacts.Manifest(**made))
+    text = card(run, tmp_path, names=["results-base", "results-sft"])
+    assert "| boolq | acc | 200 | 0.5 | 0.52 " in text and "| pii | rate | 500 | – | 0.02 |" in text
+    heads = [line for line in text.splitlines() if "| n | chance |" in line]
+    assert len(heads) >= 2 and all(line.endswith("| chance | model |") for line in heads)
 
 
 def test_what_reviewers_found_stands_among_the_limits(run, tmp_path: Path, write_artefact) -> None:

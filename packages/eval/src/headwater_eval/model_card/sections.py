@@ -34,6 +34,7 @@ class Card:
         self, lineage: Lineage, results: Mapping[str, Artefact], energy: Energy | str, config: ModelCardConfig
     ):
         self.lineage, self.results, self.energy, self.config = lineage, results, energy, config
+        self.models = by_model(lineage, results, config.name)
         self.missing: list[str] = []
 
     def chapters(self) -> list[Section]:
@@ -257,17 +258,15 @@ class Card:
         """One chapter a kind of score, a column a model; and bits per byte of held-out text."""
         if not self.results:
             return [Section("scores", "Scores", [self.lack("No score is known: no results were given.")])]
-        models = {name: artefact.metrics for name, artefact in self.results.items()}
         titles: dict[str, list[str]] = {}
-        for metrics in models.values():
+        for metrics in self.models.values():
             for key, row in sorted(metrics.items()):
                 if isinstance(row, dict) and finite(row.get("value")):
-                    title = _title(key, row)
-                    titles.setdefault(title, [])
-                    titles[title] += [key] if key not in titles[title] else []
+                    keys = titles.setdefault(_title(key, row), [])
+                    keys += [key] if key not in keys else []
         order = [*dict.fromkeys(KINDS.values()), "Held-out text"]
         ranked = sorted(titles, key=lambda title: (order.index(title) if title in order else len(order), title))
-        made = [Section(title, title, [_scores_table(title, models, titles[title])]) for title in ranked]
+        made = [Section(title, title, _score_blocks(title, self.models, titles[title])) for title in ranked]
         for title, what in (("Bias", "Bias"), ("Leakage", "Leakage of training data"), ("Toxicity", "Toxicity")):
             if title not in titles:
                 self.missing.append(f"{what}: none of the results given measures it.")
@@ -312,8 +311,8 @@ class Card:
     def limits(self) -> Section:
         """What the figures above say against the model, in words."""
         section = Section("limits", "Limits")
-        for name, artefact in self.results.items():
-            rows = {k: r for k, r in rows_of(artefact.metrics, "choice").items() if ":" not in k}
+        for name, metrics in self.models.items():
+            rows = {k: r for k, r in rows_of(metrics, "choice").items() if ":" not in k}
             weak = [
                 key for key, row in rows.items() if finite(row.get("low")) and row["low"] <= (row.get("chance") or 0)
             ]
@@ -323,7 +322,7 @@ class Card:
                 )
             leaning = [
                 key
-                for key, row in rows_of(artefact.metrics, "bias").items()
+                for key, row in rows_of(metrics, "bias").items()
                 if finite(row.get("low")) and finite(row.get("chance"))
                 and not row["low"] <= row["chance"] <= row["high"]
             ]  # fmt: skip
@@ -333,7 +332,7 @@ class Card:
                 )
             failed = [
                 f"{key.partition(':')[2]} ({percent(row['value'])})"
-                for key, row in rows_of(artefact.metrics, "probe").items()
+                for key, row in rows_of(metrics, "probe").items()
                 if ":" in key and finite(row.get("low")) and finite(row.get("chance")) and row["low"] <= row["chance"]
             ]
             if failed:
@@ -369,6 +368,21 @@ class Card:
         return f"{artefact.manifest.package} {artefact.manifest.stage}" if artefact else NONE
 
 
+def by_model(lineage: Lineage, results: Mapping[str, Artefact], name: str) -> dict[str, Json]:
+    """Scores of each model, the card's own first: results whose manifests name the same model are put together.
+
+    A model goes by its name in the lineage, else by the name of its first results.
+    """
+    made: dict[str, Json] = {}
+    called: dict[str, str] = {}
+    known = {a.hash: name if n == "model" else n for n, a in reversed(lineage.artefacts.items())}
+    for given, artefact in results.items():
+        model = artefact.manifest.inputs.get("model", given)
+        column = called.setdefault(model, known.get(model, given))
+        made[column] = {**artefact.metrics, **made.get(column, {})}
+    return dict(sorted(made.items(), key=lambda entry: entry[0] != name))
+
+
 def languages(corpus: Artefact | None) -> list[str]:
     """ISO codes of the training text, the most text first."""
     if corpus is None:
@@ -397,7 +411,16 @@ def _title(key: str, row: Json) -> str:
     return "Benchmarks" if kind == "text" else KINDS.get(kind, spelled(kind).capitalize())
 
 
-def _scores_table(title: str, models: Mapping[str, Json], keys: Sequence[str]) -> Table:
+def _score_blocks(title: str, models: Mapping[str, Json], keys: Sequence[str]) -> list[Block]:
+    """The headline scores, and those of parts and further metrics after them; a column a model that has any."""
+    shown = {name: metrics for name, metrics in models.items() if any(key in metrics for key in keys)}
+    headline = [key for key in keys if ":" not in key]
+    parts = [key for key in keys if ":" in key]
+    blocks: list[Block] = [_scores_table(f"{title}, with 95% intervals", title, shown, headline)] if headline else []
+    return [*blocks, _scores_table("Parts and further metrics", title, shown, parts)] if parts else blocks
+
+
+def _scores_table(caption: str, title: str, models: Mapping[str, Json], keys: Sequence[str]) -> Table:
     rows = []
     for key in keys:
         found = [metrics.get(key) or {} for metrics in models.values()]
@@ -408,7 +431,7 @@ def _scores_table(title: str, models: Mapping[str, Json], keys: Sequence[str]) -
              *(_with_interval(row, show) for row in found))
         )  # fmt: skip
     heads = ["score", "metric", "#n", "#chance", *(f"#{name}" for name in models)]
-    return Table(f"{title}, with 95% intervals", heads, rows)
+    return Table(caption, heads, rows)
 
 
 def _with_interval(row: Json, show: Callable[[float | None], str]) -> str:
