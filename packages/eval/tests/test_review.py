@@ -87,6 +87,31 @@ def test_each_outcome_and_margin_is_drawn_and_pairs_of_sentences_are_not(exporte
     assert wrong > 40 * 2 / 3  # weight 3 against 1
 
 
+def test_completions_of_fixed_prompts_are_reviewed_too(tmp_path: Path, write_artefact) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    told = {"format": "chat", "source": "q", "prompt": "Who wrote Hamlet?", "reference": None, "tokens": 3}
+    rows = [{**told, "id": f"question-{i}", "completion": f"A man\u2028 of {i}."} for i in range(3)]
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    (folder / "generations.jsonl").write_text("".join(lines))
+    write_artefact(folder, "results")
+    command = ["review", "export", "--in", f"results={folder}", "--out", str(tmp_path / "sheet")]
+    assert main([*command, "--work", str(tmp_path / "w")]) == 0
+    found = sorted(key(tmp_path / "sheet").values(), key=lambda row: row["doc_id"])
+    assert [(row["task"], row["doc_id"], row["outcome"], row["gold"]) for row in found] == [
+        ("generations", f"chat/question-{i}", "ungraded", "") for i in range(3)
+    ]
+    assert found[0]["answer"].startswith("A man")
+
+
+def test_results_without_answers_are_one_line(tmp_path: Path, write_artefact, capsys) -> None:
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/metrics.json").write_text("{}")
+    command = ["review", "export", "--in", f"results={write_artefact(tmp_path / 'results', 'results')}"]
+    assert main([*command, "--out", str(tmp_path / "o"), "--work", str(tmp_path / "w")]) == 1
+    assert "no answers in it" in capsys.readouterr().err
+
+
 def test_confidence_is_the_margin_of_the_picked_choice() -> None:
     assert margin({"logprobs": [-1.0, -1.5, -4.0], "picked": 0}) == 0.5
     assert margin({"logprobs": [-1.0, -1.5], "picked": 1}) == -0.5  # picked by length-normalised scores

@@ -100,6 +100,17 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "Emissions are not known" in text and "co2_eq_emissions" not in text
 
 
+def test_what_was_masked_repeated_and_found_is_told(run, tmp_path: Path) -> None:
+    told = {"private_data_masked": {"email": {"found": 12, "documents": 7}}, "duplicates": {"10": 1, "2": 34},
+            "benchmark_overlap": {"boolq": {"items": 3270, "found": 5, "too_short": 0}},
+            "harmful_language": None}  # fmt: skip
+    (run.root / "card/card.json").write_text(json.dumps(told))
+    run.seal("card")
+    text = card(run, tmp_path).replace("\\", "")
+    assert "| email | 12 | 7 |" in text and "| 2 | 34 |\n| 10 | 1 |" in text and "| boolq | 3,270 | 5 | 0 |" in text
+    assert "What was masked" not in text
+
+
 def test_emissions_stand_in_the_head_where_the_grid_is_known(run, tmp_path: Path) -> None:
     text = card(run, tmp_path, "--set", "energy.watts=100", "--set", "energy.grams_per_kwh=400")
     told = head(text)["co2_eq_emissions"]

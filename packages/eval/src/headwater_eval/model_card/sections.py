@@ -9,7 +9,7 @@ from ..report import data as report_data
 from ..report.document import Block, Notice, Section, Table, Text
 from ..report.inputs import Artefact, Json, Lineage
 from ..report.scores import rows_of
-from ..report.tables import cell, dig, settings_table, spelled
+from ..report.tables import cell, dig, nested_table, settings_table, spelled
 from ..report.units import NONE, count, finite, fixed, number, percent, seconds, short_count, size
 from .config import ModelCardConfig
 from .energy import Energy
@@ -105,9 +105,7 @@ class Card:
                 self.lack("What was masked and how much is repeated is not known: no data card was given.")
             )
         else:
-            for key in ("private_data_masked", "duplicates", "benchmark_overlap"):
-                if isinstance(card.get(key), dict) and card[key]:
-                    section.blocks.append(settings_table(spelled(key).capitalize(), card[key]))
+            section.blocks += _from_data_card(card)
         return section
 
     def _composition(self, corpus: Artefact) -> list[Block]:
@@ -366,6 +364,23 @@ class Card:
     def _stage(self, name: str) -> str:
         artefact = self.lineage[name]
         return f"{artefact.manifest.package} {artefact.manifest.stage}" if artefact else NONE
+
+
+def _from_data_card(card: Json) -> list[Block]:
+    """What was masked, how much is repeated, which benchmark items stood in the text, harmful language."""
+    blocks: list[Block] = []
+    for key, head, caption in (
+        ("private_data_masked", "kind", "Private data masked"),
+        ("benchmark_overlap", "task", "Benchmark items: looked for, found and taken out, too short to look for"),
+    ):
+        if card.get(key):
+            blocks.append(nested_table(caption, head, card[key]))
+    if card.get("duplicates"):
+        rows = [(members, count(n)) for members, n in sorted(card["duplicates"].items(), key=lambda e: int(e[0]))]
+        blocks.append(Table("Clusters of duplicates, of which one document stayed", ("members", "#clusters"), rows))
+    if card.get("harmful_language"):
+        blocks.append(settings_table("Harmful language", card["harmful_language"]))
+    return blocks
 
 
 def by_model(lineage: Lineage, results: Mapping[str, Artefact], name: str) -> dict[str, Json]:

@@ -18,6 +18,8 @@ from . import sheet
 from .config import ReviewExportConfig, extended
 from .sampling import Drawn, draw, units
 
+GENERATIONS = "generations"
+"""Name under which completions of fixed prompts are reviewed, as if of a task."""
 KEY, CLASSES, CONFIG = "key.parquet", "classes.json", "label_studio.xml"
 KEY_SCHEMA = pa.schema(
     [
@@ -37,7 +39,7 @@ def export(run: Run) -> None:
     if not run.inputs:
         raise UserError("no results to review: name them with --in NAME=DIR")
     population = [
-        unit for name, folder in sorted(run.inputs.items()) for unit in units(name, _rows(folder), config)
+        unit for name, folder in sorted(run.inputs.items()) for unit in units(name, rows_of(folder), config)
     ]  # fmt: skip
     drawn = draw(population, config)
     classes = extended(config.classes)
@@ -87,10 +89,25 @@ def write_key(path: Path, drawn: list[Drawn]) -> None:
     pq.write_table(pa.Table.from_pylist(rows, KEY_SCHEMA), path, compression="zstd")
 
 
-def _rows(folder: Path) -> list[samples.Row]:
-    if not (folder / samples.NAME).is_file():
-        raise UserError(f"{folder}: no {samples.NAME}, so there are no answers in it; name the results of a model")
-    return samples.read(folder)
+def rows_of(folder: Path) -> list[samples.Row]:
+    """What can be reviewed of a results artefact: answers to items, and the completions of its fixed prompts, ungraded.
+
+    Raises:
+        UserError: it holds neither.
+    """
+    rows = samples.read(folder) if (folder / samples.NAME).is_file() else []
+    completions = folder / "generations.jsonl"
+    if completions.is_file():
+        blank = dict.fromkeys(samples.SCHEMA.names)
+        for line in completions.read_text("utf-8").split("\n"):
+            if line:
+                g = json.loads(line)
+                told = {"task": GENERATIONS, "doc_id": f"{g['format']}/{g['id']}", "category": g["format"]}
+                answers = [g["reference"]] if g.get("reference") else []
+                rows.append({**blank, **told, "prompt": g["prompt"], "response": g["completion"], "answers": answers})
+    if not rows:
+        raise UserError(f"{folder}: no answers in it; name the results of a model")
+    return rows
 
 
 def _counted(values: Iterable[str]) -> dict[str, int]:
