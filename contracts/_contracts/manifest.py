@@ -36,6 +36,9 @@ SCHEMAS = {
     "preferences": 1,
     "results": 2,
     "report": 1,
+    "reviewsheet": 1,
+    "review": 1,
+    "modelcard": 1,
 }
 
 

@@ -10,6 +10,7 @@ import yaml
 
 from . import code_tasks, inference, packages, reading, repairs
 from .benchmark import Benchmark
+from .probes.benchmark import BENCHMARKS as PROBES
 
 CODE: dict[str, dict[str, Any]] = {}
 for _more in (
@@ -89,7 +90,7 @@ def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
     )
 
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (*described(), *code_tasks.BENCHMARKS)}
+BENCHMARKS = {benchmark.name: benchmark for benchmark in (*described(), *code_tasks.BENCHMARKS, *PROBES)}
 SUITES = sorted({suite for benchmark in BENCHMARKS.values() for suite in benchmark.suites} | {"full"})
 
 

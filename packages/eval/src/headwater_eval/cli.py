@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from . import __version__, fetch, listing
@@ -12,7 +13,10 @@ from ._contracts.stage import Stage
 from .compare.stage import STAGE as COMPARE
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig
 from .leakage.stage import STAGE as LEAKAGE
+from .model_card.stage import STAGE as MODEL_CARD
 from .report.stage import STAGE as REPORT
+from .review.stage import STAGES as REVIEW
+from .review.stage import spelled_out
 
 STAGES = [
     Stage(
@@ -45,6 +49,8 @@ STAGES = [
     ),
     LEAKAGE,
     COMPARE,
+    *REVIEW,
+    MODEL_CARD,
     REPORT,
 ]
 
@@ -96,7 +102,8 @@ COMMANDS = [
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return run_cli("headwater-eval", __version__, STAGES, COMMANDS, argv)
+    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    return run_cli("headwater-eval", __version__, STAGES, COMMANDS, given)
 
 
 if __name__ == "__main__":  # torchrun -m headwater_eval.cli

@@ -20,7 +20,7 @@ class Estimate(NamedTuple):
     high: float
 
 
-def wilson(successes: int, n: int) -> Estimate:
+def wilson(successes: float, n: float) -> Estimate:
     """A proportion with Wilson's score interval (Wilson 1927; Brown, Cai, DasGupta 2001, eq. 4).
 
     Unlike value +- 1.96 standard errors it stays inside [0, 1] and is not empty at 0 or n successes.
