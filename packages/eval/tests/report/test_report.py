@@ -274,5 +274,5 @@ def test_written_answers_have_a_chapter_of_their_own_and_do_not_stand_among_bits
     assert make(small_run(tmp_path / "run"), tmp_path / "out") == 0
     text = (tmp_path / "out/report.md").read_text()
     chapters = dict(part.partition("\n")[::2] for part in text.split("\n## ")[1:])
-    assert "nq_open" in chapters["Written answers"] and "0.125" in chapters["Written answers"]
-    assert "nq_open" not in chapters["Held-out text"] and "nq_open" not in chapters["Benchmarks"]
+    assert r"nq\_open" in chapters["Written answers"] and "0.125" in chapters["Written answers"]
+    assert r"nq\_open" not in chapters["Held-out text"] and r"nq\_open" not in chapters["Benchmarks"]
