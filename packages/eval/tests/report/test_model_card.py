@@ -65,9 +65,10 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
     assert told.model_name == "headwater-tiny" and told.datasets == ["prose"]
     metrics = json.loads((run.root / "results-base/metrics.json").read_text())
     found = {(r.dataset_name, r.metric_name): r for r in told.eval_results}
-    assert len(metrics) == 8 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
+    assert len(metrics) == 9 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
         ("boolq", BOOLQ), ("piqa", BOOLQ.replace("0.47 to 0.57", "0.52 to 0.62")),
         ("crows", BOOLQ.replace("0.47 to 0.57", "0.46 to 0.56")),
+        ("nq_open", "exact_match (95% interval 0.075 to 0.175, n 200)"),
         ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
     }  # fmt: skip
     boolq = found["boolq", BOOLQ]
