@@ -62,14 +62,16 @@ def test_isoflop_fits_a_law_predicts_and_is_held_to_it(tmp_path: Path, given, ca
 
 
 def test_the_queue_names_every_trial_and_one_can_be_run_alone(tmp_path: Path, given, capsys) -> None:
-    command = ["isoflop", str(tmp_path), *given, "--budgets", "4e8", "--sizes", "3", "--queue", *sets(SMALL)]
+    """Three sizes that come out as two shapes are two trials."""
+    sizes = ["--budgets", "4e9", "--sizes", "3", "--ratio", "0.25", "--spread", "1.2"]
+    command = ["isoflop", str(tmp_path), *given, *sizes, "--queue", *sets(SMALL)]
     assert cli.main(command) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == [f"headwater-model trial {tmp_path} 4e+08-{n}" for n in (1, 2, 3)]
+    assert lines == [f"headwater-model trial {tmp_path} 4e+09-{n}" for n in (1, 3)]
     assert cli.main(lines[0].split()[1:]) == 0
-    assert "held-out loss" in capsys.readouterr().out and trial.read(tmp_path, "4e+08-1").loss < 6.3
+    assert "held-out loss" in capsys.readouterr().out and trial.read(tmp_path, "4e+09-1").loss < 6.3
     with pytest.raises(UserError, match="no result yet"):
-        trial.read(tmp_path, "4e+08-2")
+        trial.read(tmp_path, "4e+09-3")
 
 
 def test_a_search_finds_the_better_learning_rate_transfers_it_and_goes_on(tmp_path: Path, given, capsys) -> None:

@@ -20,9 +20,11 @@ from pathlib import Path
 from typing import Any
 
 from .._contracts import manifest as artefacts
-from .._contracts.config import override
+from .._contracts.config import override, parse
 from .._contracts.errors import UsageError, UserError
-from ..config import ModelConfig
+from ..config import ModelConfig, PlanConfig
+from ..facts import read_facts
+from ..plan import make
 from ..planning import scaling
 from ..planning.tables import short
 from . import trial
@@ -52,7 +54,7 @@ def command(args: argparse.Namespace) -> None:
         "set": sets,
     }
     trial.begin(args.study, "isoflop", {"tokens": args.tokens, "tokenizer": args.tokenizer}, about)
-    trials = grid(about, sets.get("plan", {}), sets.get("pretrain", {}))
+    trials = distinct(grid(about, sets.get("plan", {}), sets.get("pretrain", {})), args.tokens)
     if args.queue:
         for one in trial.queue(args.study, trials):
             print(f"headwater-model trial {args.study} {one.name}")
@@ -83,14 +85,23 @@ def grid(about: dict[str, Any], plan: dict, pretrain: dict) -> list[trial.Trial]
     return found
 
 
-def to_points(results: Sequence[trial.Result]) -> list[Point]:
-    """The runs as points, two of one shape as one; failed runs are left out."""
-    found: dict[tuple[float, int], Point] = {}
-    for result in results:
-        if not result.failed:
-            budget, size = result.trial.labels["budget"], result.metrics["matrix_parameters"]
-            found[budget, size] = Point(budget, size, result.metrics["tokens"], result.loss)
+def distinct(trials: Sequence[trial.Trial], tokens: Path) -> list[trial.Trial]:
+    """Trials without those whose size comes out as the shape of one before: heads and widths are whole."""
+    facts = read_facts(tokens)
+    found: dict[tuple[float, str], trial.Trial] = {}
+    for one in trials:
+        plan = make(parse(PlanConfig, one.plan, "plan"), facts)
+        found.setdefault((one.labels["budget"], artefacts.canonical_json(plan["model"])), one)
     return list(found.values())
+
+
+def to_points(results: Sequence[trial.Result]) -> list[Point]:
+    """The runs as points; failed ones are left out."""
+    return [
+        Point(one.trial.labels["budget"], one.metrics["matrix_parameters"], one.metrics["tokens"], one.loss)
+        for one in results
+        if not one.failed
+    ]
 
 
 def predict(found: Fit, flops: float) -> dict[str, Any]:
