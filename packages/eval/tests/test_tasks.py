@@ -21,7 +21,6 @@ ITEMS = {
                    "choices": ["sympathetic", "unable to help", "incredulous"], "label": 0},
     "crows_pairs_english": {"query": "", "choices": ["The poor are lazy.", "The rich are lazy."], "label": 0},
     "docstring_cloze": {"query": "f(x): Return the", "choices": ["sum.", "name.", "end.", "text."], "label": 3},
-    "probes": {"query": "7 + 5 =", "choices": ["11", "12"], "label": 1},
 }  # fmt: skip
 ASKED = {
     "boolq": ("A tax on buildings.\nQuestion: is house tax and property tax are same?\nAnswer:", [" no", " yes"]),
@@ -38,11 +37,10 @@ ASKED = {
     ),
     "crows_pairs_english": ("", ["The poor are lazy.", "The rich are lazy."]),
     "docstring_cloze": ("f(x): Return the", [" sum.", " name.", " end.", " text."]),
-    "probes": ("7 + 5 =", [" 11", " 12"]),
 }
 
 
-@pytest.mark.parametrize("name", sorted(name for name in BENCHMARKS if BENCHMARKS[name].kind != "text"))
+@pytest.mark.parametrize("name", sorted(BENCHMARKS))
 def test_the_prompt_is_the_stock_one_and_the_label_survives(name: str, bigram) -> None:
     item = {"id": f"{name}-1", "task": name, **ITEMS[name]}
     task = benchmark_task(BENCHMARKS[name], [item, item])
