@@ -13,6 +13,7 @@ import pytest
 from headwater_eval import engine
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.catalogue import BENCHMARKS
+from headwater_eval.items import find_files, read_items
 from headwater_eval.lm import HeadwaterLM
 from headwater_eval.probes import benchmark, families
 from headwater_eval.readers import Reject
@@ -20,14 +21,6 @@ from headwater_eval.scores import average_score, sample_rows
 from headwater_eval.tasks import benchmark_task
 
 CHOICE, WRITTEN = BENCHMARKS["probes"], BENCHMARKS["probes_written"]
-
-
-def read_items(bench, path: Path) -> tuple[list[dict], list[Reject]]:
-    """Items with ids, as stage items makes them, and the rejects."""
-    found = list(bench.read(path))
-    parsed = [entry for entry in found if not isinstance(entry, Reject)]
-    items = [{"id": f"{bench.name}-{row:05d}", "task": bench.name, **fields} for row, fields in parsed]
-    return items, [entry for entry in found if isinstance(entry, Reject)]
 
 
 @pytest.fixture(scope="module")
@@ -194,6 +187,7 @@ def test_a_file_of_ones_own_adds_replaces_and_removes(tmp_path: Path) -> None:
         "  blank: {expects: x, items: [{prompt: 'a ', right: b, wrong: c}]}\n"
         "  scarce: {expects: x, family: comparison, options: {low: 1, high: 2}, items: 9}\n"
     )
+    assert find_files(tmp_path, ["probes"]) == {"probes": path}
     items, rejects = read_items(CHOICE, path)
     sizes = Counter(item["category"] for item in items)
     assert sizes["greeting"] == sizes["sequences"] == 1 and "negation" not in sizes and sizes["copying"] == 40
