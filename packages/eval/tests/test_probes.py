@@ -111,6 +111,14 @@ def test_right_answers_are_right_worked_out_a_second_way(items: list[dict], writ
     assert len(written) == 12 * 40 and all(worked_out(item["query"]) == item["answers"][0] for item in written)
 
 
+def test_the_prompt_of_a_written_probe_is_solved_examples_and_the_question(written: list[dict]) -> None:
+    assert written[0]["query"] == "11 + 20 = 31\n\n7 + 16 = 23\n\n3 + 15 = 18\n\n5 + 7 = 12\n\n1 + 1 ="
+    assert written[0]["answers"] == ["2"]
+    logged = engine.evaluate(Oracle(None), {WRITTEN.name: benchmark_task(WRITTEN, written[:1])}, bootstrap_iters=0)
+    prompt, options = logged["samples"][WRITTEN.name][0]["arguments"][0]
+    assert prompt == written[0]["query"] and options["until"] == ["\n"] and not options["do_sample"]
+
+
 def test_no_probe_stands_among_its_own_examples(written: list[dict]) -> None:
     for item in written:
         *shots, asked = item["query"].split("\n\n")
