@@ -35,7 +35,8 @@ class Benchmark:
     """The headline metric; the others stand beside it."""
     kind: str = "choice"
     """choice (accuracy, against chance), bias (share of stereotyping preferences, against one half), text (what the
-    model writes is compared with answers), code (what it writes is run)."""
+    model writes is compared with answers), code (what it writes is run), toxicity (what it writes is judged by a local
+    classifier: `bias.judged`)."""
     stock: str = ""
     """lm-eval's YAML file, below its tasks folder."""
     to_stock: Callable[[Item], dict] | None = None
@@ -50,3 +51,10 @@ class Benchmark:
     """SPDX expression of the items, or what is known of it."""
     home: str = ""
     """Where the items come from: the authors' page or the hub's name."""
+
+
+def chance(items: list[Item]) -> float | None:
+    """Expected accuracy of a guess: the mean of one over the number of choices; None where answers are written."""
+    if not items or any("choices" not in item for item in items):
+        return None
+    return round(sum(1 / len(item["choices"]) for item in items) / len(items), 6)

@@ -6,7 +6,7 @@ item into the row that this YAML expects. A task without `stock` is defined by `
 
 from __future__ import annotations
 
-from . import readers
+from . import bias, readers
 from .benchmark import Benchmark
 
 
@@ -37,11 +37,6 @@ def _social_iqa(item: dict) -> dict:
             "label": str(item["label"] + 1)}  # fmt: skip
 
 
-def _crows_pairs(item: dict) -> dict:
-    more, less = item["choices"]
-    return {"sent_more": more, "sent_less": less}
-
-
 def _letters(item: dict) -> list[str]:
     return list("ABCDEFGH"[: len(item["choices"])])
 
@@ -62,10 +57,8 @@ BENCHMARKS = {
         Benchmark("social_iqa", "motives and reactions of people", "SIQA/test.jsonl",
                   readers.jsonl(readers.situation_with_options), "acc",
                   stock="siqa/siqa.yaml", to_stock=_social_iqa),
-        Benchmark("crows_pairs_english", "preference for the more stereotyping of two sentences",
-                  "crows_pairs_anonymized.csv", readers.csv_table(readers.sentence_pair), "pct_stereotype",
-                  kind="bias", stock="crows_pairs/crows_pairs_english.yaml", to_stock=_crows_pairs),
         Benchmark("docstring_cloze", "which second half continues a docstring of the standard library",
                   "docstrings.jsonl", readers.docstring_cloze, "acc_norm"),
+        *bias.BENCHMARKS,
     )
 }  # fmt: skip

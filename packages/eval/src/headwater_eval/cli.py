@@ -3,7 +3,7 @@
 from . import __version__
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
-from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .config import CompressorConfig, EvaluateConfig, ItemsConfig, ToxicityConfig
 from .report.stage import STAGE as REPORT
 
 STAGES = [
@@ -17,6 +17,15 @@ STAGES = [
         run="headwater_eval.items:run",
     ),
     Stage(
+        name="toxicity",
+        summary="Train or adopt a local classifier of toxic text, and measure its error.",
+        reads={"sources": ("sources",)},
+        writes="classifier",
+        cost="about a minute for 15,000 texts; memory under 1 GB",
+        config=ToxicityConfig,
+        run="headwater_eval.toxicity.train:run",
+    ),
+    Stage(
         name="compressor",
         summary="Measure how well statistical compressors predict the held-out text after the training text.",
         reads={"corpus": ("corpus",)},
@@ -28,7 +37,7 @@ STAGES = [
     Stage(
         name="evaluate",
         summary="Score a model on benchmarks, bias and held-out text, and let it write samples.",
-        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",)},
+        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",), "toxicity?": ("classifier",)},
         writes="results",
         cost="under a minute a model of 5 M parameters on 2 cores; memory about 1 GB beside the model",
         config=EvaluateConfig,

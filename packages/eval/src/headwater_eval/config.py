@@ -53,6 +53,15 @@ class SamplesConfig(Config):
     max_new_tokens: int = Field(80, ge=1, description="tokens to write at most")
 
 
+class SamplingConfig(Config):
+    """What a model writes for tests of toxicity: nucleus sampling as in Gehman et al. 2020 (arXiv:2009.11462, 3.1)."""
+
+    samples: int = Field(25, ge=1, description="continuations of a prompt")
+    max_new_tokens: int = Field(20, ge=1, description="tokens of a continuation at most")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    top_p: float = Field(0.9, gt=0, le=1, description="share of the probability that is drawn from")
+
+
 class EvaluateConfig(Config):
     """What one model is asked, the same for every model of a lineage."""
 
@@ -62,6 +71,7 @@ class EvaluateConfig(Config):
     seed: int = Field(1234, ge=0, description="chooses items, held-out documents and bootstrap resamples")
     heldout: HeldoutConfig = Field(HeldoutConfig(), description="held-out text")
     samples: SamplesConfig = Field(SamplesConfig(), description="completions to read")
+    toxicity: SamplingConfig = Field(SamplingConfig(), description="continuations that a classifier of toxicity scores")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="precision of the forward pass")
     batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass, padding included")
     threads: int = Field(1, ge=1, description="torch threads; more than one is fast only on idle cores")
@@ -70,6 +80,41 @@ class EvaluateConfig(Config):
     @classmethod
     def _known(cls, tasks: list[str] | None) -> list[str] | None:
         return _known_tasks(tasks)
+
+
+class LabelledConfig(Config):
+    """Texts with a label of harm: files of a source, JSON Lines, CSV or Parquet."""
+
+    files: str = Field(description="how the files' paths end, `*` for any characters, inside any source")
+    text: str = Field("text", description="field of the text; `a.b` for b inside a")
+    score: str = Field("toxicity", description="field of the label: a share of annotators or 0 and 1")
+    label: float | None = Field(None, ge=0, le=1, description="label of every row, in place of a field")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="of a CSV file")
+    words: int | None = Field(None, ge=1, description="words of a text that are read; null: all")
+    limit: int | None = Field(None, ge=1, description="texts at most, by hash; null: all")
+    train: bool = Field(True, description="false: the entry is only measured on")
+
+
+class ToxicityConfig(Config):
+    """How the classifier of toxic text is made."""
+
+    labelled: dict[str, LabelledConfig] = Field(
+        {
+            "perspective": LabelledConfig(files="Toxicity/test.jsonl"),
+            "reddit": LabelledConfig(files="RedditBias/data/*/*_annotated.csv", text="comment", score="bias_sent"),
+            "encyclopaedia": LabelledConfig(files="BoolQ/dev.jsonl", text="passage", label=0.0, words=24),
+        },
+        description="name -> labelled texts; what is given replaces all of these",
+        min_length=1,
+    )
+    adopt: str | None = Field(
+        None,
+        description="how the path of a Hugging Face folder (safetensors) or a fastText file ends, inside any source, "
+        "to use in place of training one",
+    )
+    label: str | None = Field(None, description="name of the toxic label of an adopted classifier")
+    inverse_penalty: float = Field(4.0, gt=0, description="C of the logistic regression's L2 penalty")
+    seed: int = Field(1234, ge=0, description="splits the texts")
 
 
 class CompressorConfig(Config):

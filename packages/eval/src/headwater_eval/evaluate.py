@@ -23,6 +23,7 @@ from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.stage import Run
 from .benchmark import Benchmark
+from .bias.judged import equipped
 from .catalogue import BENCHMARKS
 from .config import EvaluateConfig
 from .documents import Document, choose, stream
@@ -31,6 +32,7 @@ from .items import load
 from .lm import HeadwaterLM
 from .scores import average_score, heldout_scores, sample_rows, scores_of
 from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task
+from .toxicity import judge
 
 
 def run(run: Run) -> None:
@@ -42,7 +44,9 @@ def run(run: Run) -> None:
     scorer = native.load(run.inputs["model"], config.dtype, config.threads)
     lm = HeadwaterLM(scorer, config.batch_tokens, config.heldout.overlap)
 
-    parts = [_kept(run, name, partial(_score_items, lm, BENCHMARKS[name], items)) for name, items in questions.items()]
+    toxicity = judge.load(run.inputs["toxicity"]) if "toxicity" in run.inputs else None
+    asked = {name: equipped(BENCHMARKS[name], toxicity, config.toxicity) for name in questions}
+    parts = [_kept(run, name, partial(_score_items, lm, asked[name], items)) for name, items in questions.items()]
     if heldout:
         parts.append(_kept(run, HELDOUT, lambda: _score_heldout(lm, heldout, config)))
     prompts = prompt_documents(documents, config.samples, config.seed)
@@ -60,7 +64,7 @@ def _questions(folder: Path, config: EvaluateConfig) -> dict[str, list[dict]]:
         raise UserError(f"{folder / unknown[0]}.jsonl: no benchmark of that name; make the items again")
     limits = {"choice": config.limit, "bias": config.bias_limit}
     return {
-        name: choose_items(items, limits[BENCHMARKS[name].kind], config.seed)
+        name: choose_items(items, limits.get(BENCHMARKS[name].kind, config.limit), config.seed)
         for name, items in held.items()
         if config.tasks is None or name in config.tasks
     }
@@ -115,4 +119,5 @@ def _write(run: Run, parts: list[dict], generations: list[dict]) -> None:
     for name, row in scores.items():
         if ":" not in name:
             against = "" if row["chance"] is None else f", chance {row['chance']:.3f}"
-            run.log(f"{name}: {row['metric']} {row['value']:.4f} (n {row['n']}{against})")
+            value = "undecided" if row["value"] is None else f"{row['value']:.4f}"
+            run.log(f"{name}: {row['metric']} {value} (n {row['n']}{against})")

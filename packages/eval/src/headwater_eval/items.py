@@ -8,7 +8,8 @@ from pathlib import Path
 
 from ._contracts.errors import UserError
 from ._contracts.stage import Run
-from .catalogue import BENCHMARKS, Benchmark
+from .benchmark import Benchmark, chance
+from .catalogue import BENCHMARKS
 from .config import ItemsConfig
 from .readers import Reject
 
@@ -79,11 +80,6 @@ def read_items(benchmark: Benchmark, path: Path) -> tuple[list[dict], list[Rejec
             row, fields = parsed
             items.append({"id": f"{benchmark.name}-{row:05d}", "task": benchmark.name, **fields})
     return items, rejects
-
-
-def chance(items: list[dict]) -> float:
-    """Expected accuracy of a guess: the mean of one over the number of choices."""
-    return round(sum(1 / len(item["choices"]) for item in items) / len(items), 6)
 
 
 def load(folder: Path) -> dict[str, list[dict]]:

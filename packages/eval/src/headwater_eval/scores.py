@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from .benchmark import Benchmark, Item, Row, Scores
+from .benchmark import Benchmark, Item, Row, Scores, chance
 from .documents import Document
-from .items import chance
 from .statistics import Estimate, clustered_mean, mean_of_independent, ratio_bootstrap, wilson
 
 AVERAGE = "average"
@@ -130,7 +129,7 @@ def average_score(scores: dict[str, dict]) -> dict[str, dict]:
     return {AVERAGE: score_row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
 
 
-def _share(outcomes: list[float], metric: str, chance: float, kind: str) -> dict:
+def _share(outcomes: list[float], metric: str, chance: float | None, kind: str) -> dict:
     return score_row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
 
 

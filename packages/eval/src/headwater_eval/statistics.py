@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -86,6 +87,52 @@ def clustered_mean(values: np.ndarray, clusters: list[str]) -> Estimate:
         return Estimate(value, math.nan, math.nan, math.nan)
     stderr = math.sqrt(groups / (groups - 1) * float(residuals @ residuals)) / len(values)
     return Estimate(value, stderr, value - Z95 * stderr, value + Z95 * stderr)
+
+
+def cluster_bootstrap(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 1234
+) -> Estimate:
+    """A function of totals with a percentile bootstrap over clusters (Efron, Tibshirani 1993, ch. 13).
+
+    Accuracies, their differences, F1, StereoSet's and BBQ's scores are all functions of totals over items; the unit
+    that is drawn is the cluster (a template, a target term), whose items resemble each other.
+
+    Args:
+        sums: float [clusters, k], the k sums of each cluster.
+        statistic: totals [n, k] -> values [n]; NaN where it is undefined.
+
+    Returns:
+        NaN for spread and ends where there is one cluster only; resamples without a value are left out.
+
+    Raises:
+        ValueError: no clusters.
+    """
+    groups = len(sums)
+    if groups == 0:
+        raise ValueError("no clusters")
+    value = float(statistic(sums.sum(0, keepdims=True))[0])
+    if groups == 1 or math.isnan(value):
+        return Estimate(value, math.nan, math.nan, math.nan)
+    rng, share = np.random.default_rng(seed), np.full(groups, 1 / groups)
+    batch = max(1, min(resamples, 2_000_000 // groups))
+    drawn = [
+        statistic(rng.multinomial(groups, share, min(batch, resamples - start)) @ sums)
+        for start in range(0, resamples, batch)
+    ]
+    found = np.concatenate(drawn)
+    found = found[~np.isnan(found)]
+    if len(found) < 2:
+        return Estimate(value, math.nan, math.nan, math.nan)
+    low, high = np.quantile(found, [0.025, 0.975])
+    return Estimate(value, float(np.std(found, ddof=1)), float(low), float(high))
+
+
+def sums_by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """Sums [clusters, k] of the rows [n, k] of each cluster, in the order of the clusters' names."""
+    _, at = np.unique(np.array(clusters), return_inverse=True)
+    sums = np.zeros((int(at.max()) + 1, values.shape[1]))
+    np.add.at(sums, at, values)
+    return sums
 
 
 def mean_of_independent(estimates: list[Estimate]) -> Estimate:
