@@ -40,7 +40,7 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(BENCHMARKS))
+@pytest.mark.parametrize("name", sorted(ITEMS))
 def test_the_prompt_is_the_stock_one_and_the_label_survives(name: str, bigram) -> None:
     item = {"id": f"{name}-1", "task": name, **ITEMS[name]}
     task = benchmark_task(BENCHMARKS[name], [item, item])

@@ -107,7 +107,8 @@ def by_term(scores: np.ndarray, targets: list[str]) -> np.ndarray:
         targets: the target term of each item.
     """
     pro, anti, unrelated = scores.T
-    of_item = np.stack([((pro > unrelated) + (anti > unrelated)) / 2, (pro > anti).astype(float)], 1)
+    related = (pro > unrelated).astype(float) + (anti > unrelated)
+    of_item = np.stack([related / 2, pro > anti], 1)
     _, at, counts = np.unique(np.array(targets), return_inverse=True, return_counts=True)
     sums = np.zeros((len(counts), 2))
     np.add.at(sums, at, of_item)
