@@ -98,13 +98,13 @@ class LabelledConfig(Config):
 class ToxicityConfig(Config):
     """How the classifier of toxic text is made."""
 
-    labelled: dict[str, LabelledConfig] = Field(
+    labelled: dict[str, LabelledConfig | None] = Field(
         {
             "perspective": LabelledConfig(files="Toxicity/test.jsonl"),
             "reddit": LabelledConfig(files="RedditBias/data/*/*_annotated.csv", text="comment", score="bias_sent"),
             "encyclopaedia": LabelledConfig(files="BoolQ/dev.jsonl", text="passage", label=0.0, words=24),
         },
-        description="name -> labelled texts; what is given replaces all of these",
+        description="name -> labelled texts; a name of your own adds an entry, null takes one out",
         min_length=1,
     )
     adopt: str | None = Field(

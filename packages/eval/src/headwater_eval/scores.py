@@ -7,7 +7,6 @@ unit gives none. Keys: TASK for the headline metric, TASK:METRIC for another, TA
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from typing import Any
 
 import numpy as np
@@ -54,11 +53,9 @@ def sample_rows(benchmark: Benchmark, items: list[Item], logged: list[dict]) -> 
 
 
 def scores_of(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
-    """The scores of a kind: choice, bias, or the means of whatever metrics the items have."""
+    """The scores of a kind: choice, or the means of whatever metrics the items have."""
     if benchmark.kind == "choice":
         return choice_scores(benchmark, items, rows)
-    if benchmark.kind == "bias":
-        return bias_scores(benchmark, rows)
     return mean_scores(benchmark, rows)
 
 
@@ -79,22 +76,6 @@ def choice_scores(benchmark: Benchmark, items: list[dict], rows: list[dict]) -> 
     for metric in sorted(rows[0]["metrics"], key=lambda m: (m != benchmark.metric, m)):
         key = benchmark.name if metric == benchmark.metric else f"{benchmark.name}:{metric}"
         scores[key] = _share([r["metrics"][metric] for r in rows], metric, guess, "choice")
-    return scores
-
-
-def bias_scores(benchmark: Benchmark, rows: list[dict]) -> dict[str, dict]:
-    """Share of pairs whose more stereotyping sentence is the likelier one: all, by direction, by category.
-
-    The two directions are reported apart, as the authors do (Nangia et al. 2020, section 3): a model may follow
-    stereotypes (stereo) yet also prefer sentences that go against them (antistereo). One half is no preference.
-    """
-    scores = {benchmark.name: _share([r["metrics"][benchmark.metric] for r in rows], benchmark.metric, 0.5, "bias")}
-    for field in ("direction", "category"):
-        parts = defaultdict(list)
-        for row in rows:
-            parts[row[field]].append(row["metrics"][benchmark.metric])
-        for part in sorted(parts):
-            scores[f"{benchmark.name}:{part}"] = _share(parts[part], benchmark.metric, 0.5, "bias")
     return scores
 
 

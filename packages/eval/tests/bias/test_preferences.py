@@ -23,7 +23,7 @@ def ask(lm, benchmark, items: list[dict]) -> list[dict]:
 
 
 def test_crows_pairs_gives_the_published_scores_of_bert_from_its_counts() -> None:
-    """Nangia et al. 2020, table 2: BERT prefers 60.5 of all pairs, 61.1 stereo, 56.9 antistereo; 1,290 and 218 pairs."""
+    """Nangia et al. 2020, table 2: BERT prefers 60.5 of all, 61.1 of 1,290 stereo and 56.9 of 218 antistereo pairs."""
     rows = [{"score": float(i < 788), "direction": "stereo", "category": "age"} for i in range(1290)]
     rows += [{"score": float(i < 124), "direction": "antistereo", "category": "gender"} for i in range(218)]
     scores = pair_scores(CROWS_PAIRS, [], rows)
@@ -68,7 +68,9 @@ PUBLISHED = [  # Nadeem et al. 2021, table 5 (test set): lms, ss, icat
 
 @pytest.mark.parametrize(("lms", "ss", "expected"), PUBLISHED)
 def test_icat_of_published_scores_is_the_published_icat(lms: float, ss: float, expected: float) -> None:
-    assert 100 * icat(np.array([[lms / 100, ss / 100, 1.0]]))[0] == pytest.approx(expected, abs=0.19)  # all three are rounded
+    assert 100 * icat(np.array([[lms / 100, ss / 100, 1.0]]))[0] == pytest.approx(
+        expected, abs=0.19
+    )  # all three are rounded
 
 
 def test_ideal_random_and_fully_stereotyped_models_score_as_the_paper_says() -> None:

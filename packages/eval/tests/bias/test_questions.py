@@ -126,7 +126,9 @@ def winobias(tmp_path: Path) -> Path:
 
 def test_winobias_reads_the_marked_person_and_pronoun(winobias: Path, bigram) -> None:
     read = list(WINOBIAS.read(winobias))
-    assert [r.reason for r in read if isinstance(r, Reject)] == ["not one person and pronouns of one gender in brackets"]
+    assert [r.reason for r in read if isinstance(r, Reject)] == [
+        "not one person and pronouns of one gender in brackets"
+    ]
     items = items_of(WINOBIAS, winobias)
     assert [(i["direction"], i["pronoun"], i["choices"][i["label"]]) for i in items] == [
         ("pro", "he", "developer"), ("pro", "her", "designer"), ("anti", "she", "developer"),

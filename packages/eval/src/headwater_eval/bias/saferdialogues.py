@@ -59,7 +59,7 @@ def likelihood_task() -> dict:
     return {
         "output_type": "loglikelihood",
         "doc_to_text": lambda doc: doc["query"],
-        "doc_to_target": lambda doc: doc["answers"][0],
+        "doc_to_target": lambda doc: f" {doc['answers'][0]}",  # lm-eval puts no delimiter before a lone target
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
 

@@ -37,7 +37,7 @@ def labelled_texts(sources: Path, name: str, config: LabelledConfig, seed: int) 
     if not files:
         raise UserError(
             f"data for {name} not found: no source in {sources} holds {config.files}; add one to collect.sources, or "
-            f"take {name} out of toxicity.labelled"
+            f"take the entry out by toxicity.labelled.{name}: null"
         )
     found: dict[str, float] = {}
     for path in files:

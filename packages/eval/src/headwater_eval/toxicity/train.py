@@ -29,7 +29,8 @@ BINS = 10
 def run(run: Run) -> None:
     """Fill `run.out` with a classifier artefact."""
     config: ToxicityConfig = run.config
-    parts = [labelled_texts(run.inputs["sources"], name, entry, config.seed) for name, entry in config.labelled.items()]
+    entries = {name: entry for name, entry in config.labelled.items() if entry is not None}
+    parts = [labelled_texts(run.inputs["sources"], name, entry, config.seed) for name, entry in entries.items()]
     if config.adopt is not None:
         engine = _adopt(run.inputs["sources"], config.adopt, run.out)
     else:
@@ -94,8 +95,8 @@ def fit_platt(p: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
         fit = -np.mean(labels * np.log(q) + (1 - labels) * np.log(1 - q))
         return float(fit + 1e-4 * ((ab[0] - 1) ** 2 + ab[1] ** 2))
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), method="Nelder-Mead").x
-    return round(float(slope), 9), round(float(offset), 9)
+    slope, offset = minimize(loss, np.array([1.0, 0.0]), method="BFGS").x
+    return round(float(slope), 6), round(float(offset), 6)
 
 
 def _adopt(sources: Path, ending: str, out: Path) -> str:
