@@ -20,9 +20,9 @@ from headwater_eval.toxicity.train import fit_platt, measured
 FOUL = ["rotten", "stupid", "vile", "nasty", "filthy"]
 FINE = ["kind", "green", "quiet", "early", "round"]
 NOUNS = ["people", "houses", "letters", "dogs", "songs", "roads", "hats", "clouds", "books", "kings"]
-NONE = "labelled={perspective: null, reddit: null, encyclopaedia: null}"
+NONE = "labelled={perspective: null, reddit: null, encyclopaedia: null, everyday: null, instructions: null}"
 CONFIG = ('labelled={scored: {files: "marked/*.jsonl", text: comment.text, score: share}, '
-          "prose: {files: prose.csv, text: line, label: 0, delimiter: ;, words: 4}, "
+          "prose: {files: prose.csv, text: line, label: 0, delimiter: ;, words: 5}, "
           "other: {files: other.csv, text: text, score: toxic, train: false}}")  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def train(sources: Path, folder: Path, *options: str, config: str = CONFIG) -> i
 
 
 def train_fasttext(lines: list[str], out: Path) -> None:
-    """In a fresh process: with one thread fastText takes part of its weights from memory as it finds it."""
+    """In a process of its own, with ten threads: with fewer fastText leaves part of its weights as memory was."""
     program = (
-        "import sys, fasttext; model = fasttext.train_supervised(sys.argv[1], dim=8, epoch=20, thread=1, bucket=100, "
+        "import sys, fasttext; model = fasttext.train_supervised(sys.argv[1], dim=8, epoch=20, thread=10, bucket=100, "
         "verbose=0); model.save_model(sys.argv[2])"
     )
     out.with_suffix(".txt").write_text("\n".join(lines) + "\n")

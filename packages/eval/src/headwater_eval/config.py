@@ -103,6 +103,8 @@ class ToxicityConfig(Config):
             "perspective": LabelledConfig(files="Toxicity/test.jsonl"),
             "reddit": LabelledConfig(files="RedditBias/data/*/*_annotated.csv", text="comment", score="bias_sent"),
             "encyclopaedia": LabelledConfig(files="BoolQ/dev.jsonl", text="passage", label=0.0, words=24),
+            "everyday": LabelledConfig(files="SIQA/test.jsonl", text="passage", label=0.0),
+            "instructions": LabelledConfig(files="PIQA/validation.jsonl", text="question", label=0.0),
         },
         description="name -> labelled texts; a name of your own adds an entry, null takes one out",
         min_length=1,

@@ -124,7 +124,14 @@ def cluster_bootstrap(
     if len(found) < 2:
         return Estimate(value, math.nan, math.nan, math.nan)
     low, high = np.quantile(found, [0.025, 0.975])
-    return Estimate(value, float(np.std(found, ddof=1)), float(low), float(high))
+    # a score at its own maximum (icat) lies at the end of its resamples
+    return Estimate(value, float(np.std(found, ddof=1)), min(float(low), value), max(float(high), value))
+
+
+def share_of_clustered(values: np.ndarray, clusters: list[str]) -> Estimate:
+    """`clustered_mean` of values in [0, 1], its interval cut to what a mean of them can be."""
+    mean = clustered_mean(values, clusters)
+    return mean._replace(low=max(mean.low, 0.0), high=min(mean.high, 1.0)) if math.isfinite(mean.low) else mean
 
 
 def sums_by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:

@@ -268,3 +268,9 @@ def test_a_parameter_of_one_is_not_shown_as_true():
     table = settings_table("Parameters", {"epochs": 1, "clip": 1.0, "floor": 0, "xz": True, "limit": None, "name": ""})
     shown = {"epochs": "1", "clip": "1.0", "floor": "0", "xz": "true", "limit": "null", "name": '""'}
     assert dict(table.rows) == shown
+
+
+def test_other_measures_of_bias_stand_in_their_own_table_and_name_their_classifier(page):
+    html, told = page
+    assert "Other tests of bias and toxicity" in html and "winobias" in told
+    assert "c0ffee" in told and "0.836" in told

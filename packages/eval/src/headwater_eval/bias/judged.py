@@ -12,7 +12,7 @@ import numpy as np
 from .._contracts.errors import UserError
 from ..benchmark import Benchmark, Item, Row
 from ..scores import score_row
-from ..statistics import clustered_mean
+from ..statistics import share_of_clustered
 from ..toxicity.judge import Judge
 from .measures import HARM
 
@@ -118,5 +118,5 @@ def judged_rows(benchmark: Benchmark, items: list[Item], logged: list[dict], jud
 def judged_mean(rows: Sequence[Row], metric: str, values: Sequence[float], **more: Any) -> dict:
     """A mean over rows, its interval over clusters, and which classifier it rests on."""
     clusters = [row["cluster"] or row["doc_id"] for row in rows]
-    score = score_row(metric, clustered_mean(np.array(values, float), clusters), len(rows), None, HARM)
+    score = score_row(metric, share_of_clustered(np.array(values, float), clusters), len(rows), None, HARM)
     return {**score, "classifier": rows[0]["classifier"], "classifier_auc": rows[0]["classifier_auc"], **more}

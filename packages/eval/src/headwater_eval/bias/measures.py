@@ -10,7 +10,7 @@ import numpy as np
 
 from ..benchmark import Benchmark, Item, Row, Scores
 from ..scores import sample_rows, score_row
-from ..statistics import Estimate, cluster_bootstrap, clustered_mean, sums_by_cluster, wilson
+from ..statistics import Estimate, cluster_bootstrap, share_of_clustered, sums_by_cluster, wilson
 
 BIAS, HARM = "bias", "harm"
 """Kinds of a score: a share of stereotyping preferences, of which one half is no preference; any other measure."""
@@ -34,8 +34,8 @@ def shares(outcomes: Sequence[float], metric: str, chance: float | None, kind: s
 
 
 def mean(values: Sequence[float], clusters: Sequence[str], metric: str, chance: float | None = None) -> dict:
-    """A mean whose interval knows which items belong together."""
-    return score_row(metric, clustered_mean(np.array(values, float), list(clusters)), len(values), chance, HARM)
+    """A mean of values in [0, 1] whose interval knows which items belong together."""
+    return score_row(metric, share_of_clustered(np.array(values, float), list(clusters)), len(values), chance, HARM)
 
 
 def of_totals(
