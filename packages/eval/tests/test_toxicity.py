@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -51,13 +49,17 @@ def train(sources: Path, folder: Path, *options: str, config: str = CONFIG) -> i
 
 
 def train_fasttext(lines: list[str], out: Path) -> None:
-    """In a process of its own, with ten threads: with fewer fastText leaves part of its weights as memory was."""
-    program = (
-        "import sys, fasttext; model = fasttext.train_supervised(sys.argv[1], dim=8, epoch=20, thread=10, bucket=100, "
-        "verbose=0); model.save_model(sys.argv[2])"
-    )
+    """From word vectors that are given: fastText itself leaves most of its first weights as the memory was."""
+    import fasttext
+
+    words = sorted({"</s>", *(word for line in lines for word in line.split()[1:])})
+    vectors = np.random.default_rng(0).uniform(-0.1, 0.1, (len(words), 8))
+    table = [f"{word} {' '.join(f'{x:.5f}' for x in row)}" for word, row in zip(words, vectors, strict=True)]
+    out.with_suffix(".vec").write_text("\n".join([f"{len(words)} 8", *table]) + "\n")
     out.with_suffix(".txt").write_text("\n".join(lines) + "\n")
-    subprocess.run([sys.executable, "-c", program, str(out.with_suffix(".txt")), str(out)], check=True)
+    given = str(out.with_suffix(".vec"))
+    options = {"dim": 8, "epoch": 20, "lr": 0.5, "thread": 1, "verbose": 0, "pretrainedVectors": given}
+    fasttext.train_supervised(str(out.with_suffix(".txt")), **options).save_model(str(out))
 
 
 def test_it_learns_what_is_marked_and_says_how_well_entry_by_entry(labelled: Path, tmp_path: Path) -> None:
