@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from headwater_eval.statistics import (
     Estimate,
-    cluster_bootstrap,
     clustered_mean,
     mean_of_independent,
     ratio_bootstrap,
     share_of_clustered,
     sums_by_cluster,
+    totals_bootstrap,
     wilson,
 )
 
@@ -87,16 +87,16 @@ def test_a_bootstrap_over_clusters_agrees_with_the_cluster_robust_error_of_a_mea
     clusters = [str(i // 5) for i in range(1000)]
     values = (rng.random(1000) < np.repeat(rng.random(200), 5)).astype(float)
     sums = sums_by_cluster(np.stack([values, np.ones(1000)], 1), clusters)
-    found = cluster_bootstrap(sums, lambda t: t[:, 0] / t[:, 1], resamples=4000)
+    found = totals_bootstrap(sums, lambda t: t[:, 0] / t[:, 1], resamples=4000)
     expected = clustered_mean(values, clusters)
     assert found.value == pytest.approx(expected.value) and found.stderr == pytest.approx(expected.stderr, rel=0.06)
     assert found.low == pytest.approx(expected.low, abs=0.005) and found.high == pytest.approx(expected.high, abs=0.005)
 
 
 def test_a_bootstrap_of_one_cluster_or_of_an_undefined_value_has_no_interval() -> None:
-    one = cluster_bootstrap(np.array([[1.0, 2]]), lambda t: t[:, 0] / t[:, 1])
+    one = totals_bootstrap(np.array([[1.0, 2]]), lambda t: t[:, 0] / t[:, 1])
     assert one.value == 0.5 and math.isnan(one.low)
-    undefined = cluster_bootstrap(np.zeros((3, 2)), lambda t: np.full(len(t), np.nan))
+    undefined = totals_bootstrap(np.zeros((3, 2)), lambda t: np.full(len(t), np.nan))
     assert math.isnan(undefined.value) and math.isnan(undefined.high)
 
 

@@ -89,7 +89,7 @@ def clustered_mean(values: np.ndarray, clusters: list[str]) -> Estimate:
     return Estimate(value, stderr, value - Z95 * stderr, value + Z95 * stderr)
 
 
-def cluster_bootstrap(
+def totals_bootstrap(
     sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 1234
 ) -> Estimate:
     """A function of totals with a percentile bootstrap over clusters (Efron, Tibshirani 1993, ch. 13).

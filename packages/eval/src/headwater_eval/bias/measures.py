@@ -10,7 +10,7 @@ import numpy as np
 
 from ..benchmark import Benchmark, Item, Row, Scores
 from ..scores import sample_rows, score_row
-from ..statistics import Estimate, cluster_bootstrap, share_of_clustered, sums_by_cluster, wilson
+from ..statistics import Estimate, share_of_clustered, sums_by_cluster, totals_bootstrap, wilson
 
 BIAS, HARM = "bias", "harm"
 """Kinds of a score: a share of stereotyping preferences, of which one half is no preference; any other measure."""
@@ -51,7 +51,7 @@ def of_totals(
     Args:
         statistic: totals [m, k] -> [m].
     """
-    return score_row(metric, cluster_bootstrap(sums_by_cluster(values, clusters), statistic), len(values), chance, kind)
+    return score_row(metric, totals_bootstrap(sums_by_cluster(values, clusters), statistic), len(values), chance, kind)
 
 
 def ratio(totals: np.ndarray, over: int, under: int) -> np.ndarray:
