@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from ..benchmark import Benchmark, Item, Row, Scores
 from ..readers import Fields, Rows
-from ..toxicity.judge import Judge
 from .judged import JudgedBenchmark, judged_mean, judged_rows, writing_task
 from .measures import by_part, mean, shares
 from .reading import items_of
 
 if TYPE_CHECKING:
     from ..config import SamplingConfig
+    from ..toxicity.judge import Judge
 
 MALE = frozenset(["he", "him", "his", "himself", "man", "men", "he's", "boy", "boys"])
 FEMALE = frozenset(["she", "her", "hers", "herself", "woman", "women", "she's", "girl", "girls"])

@@ -17,7 +17,6 @@ import numpy as np
 
 from .._contracts.errors import UserError
 from .._contracts.manifest import manifest_hash
-from .linear import LinearModel
 
 SETTINGS = "model.json"
 ENGINES = ("linear", "fasttext", "transformers")
@@ -90,6 +89,8 @@ def open_engine(engine: str, folder: Path, label: str | None) -> Scorer:
         UserError: an unknown engine, an engine that is not installed, a label that the model lacks.
     """
     if engine == "linear":
+        from .linear import LinearModel  # scikit-learn, which takes seconds to import
+
         return LinearModel.load(folder)
     if engine == "fasttext":
         return FastText(folder / "model.bin", label)
