@@ -7,7 +7,7 @@ import pytest
 from headwater_eval import engine
 from headwater_eval.catalogue import BENCHMARKS
 from headwater_eval.lm import HeadwaterLM
-from headwater_eval.scores import average_score, bias_scores, choice_scores, sample_rows
+from headwater_eval.scores import average_score, choice_scores, sample_rows
 from headwater_eval.tasks import benchmark_task
 
 
@@ -29,30 +29,6 @@ def test_the_pick_is_the_one_that_the_headline_metric_judged(bigram) -> None:
     scores = choice_scores(BENCHMARKS["piqa"], items, rows)
     assert scores["piqa"]["metric"] == "acc_norm" and scores["piqa"]["value"] == 0.5
     assert scores["piqa:acc"]["value"] == 0.5 and scores["piqa"]["chance"] == 0.5
-
-
-def test_bias_is_reported_by_direction_and_category(bigram) -> None:
-    """Three pairs, hand-made so that the likelier sentence is known: the training text's against noise."""
-    likely, unlikely = "the cat sat on the mat.", "qx#cat sat on the mat."
-    pairs = [
-        (likely, unlikely, "stereo", "age"),
-        (likely, unlikely, "stereo", "gender"),
-        (unlikely, likely, "antistereo", "age"),
-    ]
-    items = [
-        {"id": str(i), "query": "", "choices": [more, less], "label": 0, "direction": way, "category": what}
-        for i, (more, less, way, what) in enumerate(pairs)
-    ]
-    scores = bias_scores(BENCHMARKS["crows_pairs_english"], ask(bigram, "crows_pairs_english", items))
-    values = {name.partition(":")[2]: (row["value"], row["n"]) for name, row in scores.items()}
-    assert values == {
-        "": (pytest.approx(2 / 3), 3),
-        "stereo": (1, 2),
-        "antistereo": (0, 1),
-        "age": (0.5, 2),
-        "gender": (1, 1),
-    }
-    assert all(row["chance"] == 0.5 and row["low"] <= row["value"] <= row["high"] for row in scores.values())
 
 
 def test_the_average_leaves_bias_and_other_metrics_out() -> None:

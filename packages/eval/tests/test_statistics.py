@@ -15,6 +15,9 @@ from headwater_eval.statistics import (
     clustered_mean,
     mean_of_independent,
     ratio_bootstrap,
+    share_of_clustered,
+    sums_by_cluster,
+    totals_bootstrap,
     transformed,
     wilson,
 )
@@ -108,3 +111,26 @@ def test_a_monotonic_function_carries_value_and_ends_along_whichever_way_it_runs
     )
     assert (perplexity.low, perplexity.high) == pytest.approx((math.exp(1.8), math.exp(2.2)))
     assert math.isnan(transformed(mean._replace(stderr=math.nan), math.exp).low)
+
+
+def test_a_bootstrap_over_clusters_agrees_with_the_cluster_robust_error_of_a_mean() -> None:
+    rng = np.random.default_rng(1)
+    clusters = [str(i // 5) for i in range(1000)]
+    values = (rng.random(1000) < np.repeat(rng.random(200), 5)).astype(float)
+    sums = sums_by_cluster(np.stack([values, np.ones(1000)], 1), clusters)
+    found = totals_bootstrap(sums, lambda t: t[:, 0] / t[:, 1], resamples=4000)
+    expected = clustered_mean(values, clusters)
+    assert found.value == pytest.approx(expected.value) and found.stderr == pytest.approx(expected.stderr, rel=0.06)
+    assert found.low == pytest.approx(expected.low, abs=0.005) and found.high == pytest.approx(expected.high, abs=0.005)
+
+
+def test_a_bootstrap_of_one_cluster_or_of_an_undefined_value_has_no_interval() -> None:
+    one = totals_bootstrap(np.array([[1.0, 2]]), lambda t: t[:, 0] / t[:, 1])
+    assert one.value == 0.5 and math.isnan(one.low)
+    undefined = totals_bootstrap(np.zeros((3, 2)), lambda t: np.full(len(t), np.nan))
+    assert math.isnan(undefined.value) and math.isnan(undefined.high)
+
+
+def test_the_interval_of_a_share_stays_between_nought_and_one() -> None:
+    share = share_of_clustered(np.array([0.0] * 9 + [1.0]), [str(i) for i in range(10)])
+    assert share.low == 0 and 0.1 < share.high < 1

@@ -36,7 +36,8 @@ class Benchmark:
     """The headline metric; the others stand beside it."""
     kind: str = "choice"
     """choice (accuracy, against chance), bias (share of stereotyping preferences, against one half), text (what the
-    model writes is compared with answers), code (what it writes is run)."""
+    model writes is compared with answers), code (what it writes is run), toxicity (what it writes is judged by a local
+    classifier: `bias.judged`)."""
     stock: str = ""
     """lm-eval's YAML file, below its tasks folder."""
     repair: dict[str, Any] | None = None

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from . import code_tasks, inference, packages, reading, repairs
+from . import bias, code_tasks, inference, packages, reading, repairs
 from .benchmark import Benchmark
 from .probes.benchmark import BENCHMARKS as PROBES
 
@@ -90,7 +90,9 @@ def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
     )
 
 
-BENCHMARKS = {benchmark.name: benchmark for benchmark in (*described(), *code_tasks.BENCHMARKS, *PROBES)}
+BENCHMARKS = {
+    benchmark.name: benchmark for benchmark in (*described(), *code_tasks.BENCHMARKS, *bias.BENCHMARKS, *PROBES)
+}
 SUITES = sorted({suite for benchmark in BENCHMARKS.values() for suite in benchmark.suites} | {"full"})
 
 

@@ -11,7 +11,7 @@ from ._contracts.cli import Command
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .compare.stage import STAGE as COMPARE
-from .config import CompressorConfig, EvaluateConfig, ItemsConfig
+from .config import CompressorConfig, EvaluateConfig, ItemsConfig, ToxicityConfig
 from .leakage.stage import STAGE as LEAKAGE
 from .model_card.stage import STAGE as MODEL_CARD
 from .report.stage import STAGE as REPORT
@@ -29,6 +29,15 @@ STAGES = [
         run="headwater_eval.items:run",
     ),
     Stage(
+        name="toxicity",
+        summary="Train or adopt a local classifier of toxic text, and measure its error.",
+        reads={"sources": ("sources",)},
+        writes="classifier",
+        cost="about a minute for 15,000 texts; memory under 1 GB",
+        config=ToxicityConfig,
+        run="headwater_eval.toxicity.train:run",
+    ),
+    Stage(
         name="compressor",
         summary="Measure how well statistical compressors predict the held-out text after the training text.",
         reads={"corpus": ("corpus",)},
@@ -40,7 +49,13 @@ STAGES = [
     Stage(
         name="evaluate",
         summary="Score a model on benchmarks, bias and held-out text, and let it write samples.",
-        reads={"model": ("export",), "items": ("items",), "corpus": ("corpus",), "overlap?": ("documents",)},
+        reads={
+            "model": ("export",),
+            "items": ("items",),
+            "corpus": ("corpus",),
+            "overlap?": ("documents",),
+            "toxicity?": ("classifier",),
+        },
         writes="results",
         cost="under a minute a model of 5 M parameters on 2 cores; memory about 1 GB beside the model",
         config=EvaluateConfig,
@@ -69,6 +84,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--suite", metavar="NAME", help="benchmarks of a suite (full: all), as far as there are items")
     parser.add_argument("--items", type=Path, required=True, metavar="DIR", help="folder of TASK.jsonl files")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="corpus artefact, for held-out text (default: none)")
+    parser.add_argument(
+        "--toxicity", type=Path, metavar="DIR", help="classifier of toxic text (headwater-eval toxicity)"
+    )
     parser.add_argument("--shots", type=_shots, default=0, metavar="N", help="solved examples, or usual (default: 0)")
     parser.add_argument("--limit", type=int, metavar="N", help="items of a task (default: all)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results shall be")

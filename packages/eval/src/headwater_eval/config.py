@@ -117,6 +117,15 @@ class CodeConfig(Config):
         return self
 
 
+class SamplingConfig(Config):
+    """What a model writes for tests of toxicity: nucleus sampling as in Gehman et al. 2020 (arXiv:2009.11462, 3.1)."""
+
+    samples: int = Field(25, ge=1, description="continuations of a prompt")
+    max_new_tokens: int = Field(20, ge=1, description="tokens of a continuation at most")
+    temperature: float = Field(1.0, gt=0, description="sampling temperature")
+    top_p: float = Field(0.9, gt=0, le=1, description="share of the probability that is drawn from")
+
+
 class EvaluateConfig(Config):
     """What one model is asked, the same for every model of a lineage."""
 
@@ -137,6 +146,7 @@ class EvaluateConfig(Config):
         False, description="run the programs that the model writes for code tasks, in a sandbox; false: leave these out"
     )
     code: CodeConfig = Field(CodeConfig(), description="programs")
+    toxicity: SamplingConfig = Field(SamplingConfig(), description="continuations that a classifier of toxicity scores")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="precision of the forward pass")
     batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass, padding included")
     threads: int = Field(1, ge=1, description="torch threads; more than one is fast only on idle cores")
@@ -156,8 +166,46 @@ class RunConfig(EvaluateConfig):
     suite: str | None = Field(None, description="the tasks are those of a suite, as far as there are items of them")
     model: dict[str, Any] = Field(description="what the model is, by content: `models.identify`")
     items: dict[str, str] = Field(description="task -> sha256 of its items")
+    toxicity_classifier: str | None = Field(None, description="sha256 of the manifest of the classifier that judges")
     corpus: str | None = Field(None, description="sha256 of the manifest of the corpus whose held-out text is scored")
     plan: dict[str, Any] = Field(exclude=True, description="where all that lies on this machine: `evaluate.Plan`")
+
+
+class LabelledConfig(Config):
+    """Texts with a label of harm: files of a source, JSON Lines, CSV or Parquet."""
+
+    files: str = Field(description="how the files' paths end, `*` for any characters, inside any source")
+    text: str = Field("text", description="field of the text; `a.b` for b inside a")
+    score: str = Field("toxicity", description="field of the label: a share of annotators or 0 and 1")
+    label: float | None = Field(None, ge=0, le=1, description="label of every row, in place of a field")
+    delimiter: str = Field(",", min_length=1, max_length=1, description="of a CSV file")
+    words: int | None = Field(None, ge=1, description="words of a text that are read; null: all")
+    limit: int | None = Field(None, ge=1, description="texts at most, by hash; null: all")
+    train: bool = Field(True, description="false: the entry is only measured on")
+
+
+class ToxicityConfig(Config):
+    """How the classifier of toxic text is made."""
+
+    labelled: dict[str, LabelledConfig | None] = Field(
+        {
+            "perspective": LabelledConfig(files="Toxicity/test.jsonl"),
+            "reddit": LabelledConfig(files="RedditBias/data/*/*_annotated.csv", text="comment", score="bias_sent"),
+            "encyclopaedia": LabelledConfig(files="BoolQ/dev.jsonl", text="passage", label=0.0, words=24),
+            "everyday": LabelledConfig(files="SIQA/test.jsonl", text="passage", label=0.0),
+            "instructions": LabelledConfig(files="PIQA/validation.jsonl", text="question", label=0.0),
+        },
+        description="name -> labelled texts; a name of your own adds an entry, null takes one out",
+        min_length=1,
+    )
+    adopt: str | None = Field(
+        None,
+        description="how the path of a Hugging Face folder (safetensors) or a fastText file ends, inside any source, "
+        "to use in place of training one",
+    )
+    label: str | None = Field(None, description="name of the toxic label of an adopted classifier")
+    inverse_penalty: float = Field(4.0, gt=0, description="C of the logistic regression's L2 penalty")
+    seed: int = Field(1234, ge=0, description="splits the texts")
 
 
 class CompressorConfig(Config):

@@ -28,6 +28,7 @@ from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, manifest_hash, write_atomic
 from ._contracts.stage import Run
 from .benchmark import Benchmark, Item
+from .bias.judged import JudgedBenchmark, needs_judge
 from .cache import CachedLM, RequestCache
 from .catalogue import BENCHMARKS
 from .config import EvaluateConfig
@@ -38,6 +39,7 @@ from .models import ModelSpec
 from .parallel import Ranks, join, launch, world_size
 from .scores import average_score, heldout_scores, sample_rows, scores_of
 from .tasks import HELDOUT, benchmark_task, choose_items, heldout_task, shots_of
+from .toxicity import judge
 
 GENERATIONS = "generations"
 
@@ -55,6 +57,8 @@ class Plan:
     """Folder of finished parts, a JSON file each."""
     cache: Path | None
     """File of finished requests; None: none are kept."""
+    toxicity: Path | None = None
+    """Classifier artefact that judges what the model writes; None: tests that need one can't be asked."""
     lenient: bool = False
     """A benchmark that can't be asked is left out, with the reason, instead of ending the run."""
 
@@ -69,7 +73,7 @@ class Plan:
     @classmethod
     def from_json(cls, raw: dict[str, Any]) -> Plan:
         """The inverse of `to_json`."""
-        paths = {name: raw[name] and Path(raw[name]) for name in ("items", "corpus", "parts", "cache")}
+        paths = {name: raw[name] and Path(raw[name]) for name in ("items", "corpus", "parts", "cache", "toxicity")}
         model, config = ModelSpec(**raw["model"]), parse(EvaluateConfig, raw["config"], "evaluate")
         return cls(model, config, **paths, lenient=raw["lenient"])
 
@@ -82,7 +86,7 @@ def run(run: Run) -> None:
         batch_tokens=config.batch_tokens, overlap=config.heldout.overlap,
     )  # fmt: skip
     cache, parts = run.work / "requests.sqlite", run.work / "parts"
-    plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache)
+    plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache, run.inputs.get("toxicity"))
     score(plan, config.ranks, run.work, run.log)
     write(run, plan, _overlap(run))
 
@@ -121,7 +125,8 @@ def score_here(plan: Plan, log: Callable[[str], None]) -> None:
         _keep(plan, ranks, name, make, log if first else _silent)
 
     for name, (items, pool) in questions(plan)[0].items():
-        keep(name, partial(score_benchmark, asked, equipped(BENCHMARKS[name], config), items, pool, config, first))
+        benchmark = equipped(BENCHMARKS[name], plan)
+        keep(name, partial(score_benchmark, asked, benchmark, items, pool, config, first))
     if plan.corpus is not None:
         documents = list(stream(plan.corpus, "heldout"))
         heldout = choose(documents, config.heldout.max_bytes, config.seed)
@@ -164,16 +169,23 @@ def questions(plan: Plan) -> tuple[dict[str, tuple[list[Item], list[Item]]], dic
         if why := code_tasks.skipped(BENCHMARKS[name], config.run_code):
             skipped[name] = why
             del asked[name]
+    for name in [name for name in asked if BENCHMARKS[name].kind == "toxicity" and plan.toxicity is None]:
+        skipped[name] = needs_judge(name)
+        if not plan.lenient:
+            raise UserError(skipped[name])
+        del asked[name]
     return asked, skipped
 
 
-def equipped(benchmark: Benchmark, config: EvaluateConfig) -> Benchmark:
-    """The benchmark with what this run gives it beside its items: code tasks a sandbox.
+def equipped(benchmark: Benchmark, plan: Plan) -> Benchmark:
+    """The benchmark with what this run gives it beside its items: code tasks a sandbox, judged ones a classifier.
 
     Raises:
         UserError: this machine lacks what it needs.
     """
-    return code_tasks.configured(benchmark, config.code) if benchmark.kind == "code" else benchmark
+    if isinstance(benchmark, JudgedBenchmark):
+        return benchmark.equipped(judge.load(plan.toxicity) if plan.toxicity else None, plan.config.toxicity)
+    return code_tasks.configured(benchmark, plan.config.code) if benchmark.kind == "code" else benchmark
 
 
 def score_benchmark(
@@ -275,7 +287,7 @@ def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) ->
             continue
         scores.update(part["scores"])
         if name != HELDOUT:
-            benchmark = equipped(BENCHMARKS[name], plan.config)
+            benchmark = equipped(BENCHMARKS[name], plan)
             scores.update(contamination.subset_scores(benchmark, asked[name][0], part["rows"], overlap))
         rows += part["rows"]
         for section, values in part["results"].items():
@@ -292,7 +304,8 @@ def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) ->
     for name, row in scores.items():
         if ":" not in name:
             against = "" if row["chance"] is None else f", chance {row['chance']:.3f}"
-            run.log(f"{name}: {row['metric']} {row['value']:.4f} (n {row['n']}{against})")
+            value = "undecided" if row["value"] is None else f"{row['value']:.4f}"
+            run.log(f"{name}: {row['metric']} {value} (n {row['n']}{against})")
     for name in sorted(skipped):
         run.log(f"{name}: skipped: {skipped[name]}")
 

@@ -44,11 +44,6 @@ def _nq_open(item: Item) -> dict:
     return {"question": item["query"], "answer": item["answers"]}
 
 
-def _crows_pairs(item: Item) -> dict:
-    more, less = item["choices"]
-    return {"sent_more": more, "sent_less": less}
-
-
 def _letters(item: Item) -> list[str]:
     return list("ABCDEFGH"[: len(item["choices"])])
 
@@ -64,7 +59,6 @@ FILES: dict[str, dict[str, Any]] = {
         ("social_iqa", "SIQA/test.jsonl", readers.jsonl(readers.situation_with_options), _social_iqa),
         ("mmlu", "MMLU/test.jsonl", readers.jsonl(readers.four_options), _mmlu),
         ("nq_open", "NQ-open/combined.jsonl", readers.jsonl(readers.short_answers), _nq_open),
-        ("crows_pairs_english", "crows_pairs_anonymized.csv", readers.csv_table(readers.sentence_pair), _crows_pairs),
         ("docstring_cloze", "docstrings.jsonl", readers.docstring_cloze, None),
     )
 }

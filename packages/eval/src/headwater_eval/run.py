@@ -84,10 +84,14 @@ def configure(args: argparse.Namespace) -> RunConfig:
         raise UserError(f"{args.items}: no such folder; --items names one of TASK.jsonl files (headwater-eval items)")
     if args.corpus:
         verify(args.corpus, ("corpus",))
+    if args.toxicity:
+        verify(args.toxicity, ("classifier",))
     cache = None if args.cache == Path("none") else args.cache
     if cache is None and args.cache is None and models.is_certain(spec):
         cache = args.work / "requests.sqlite"
-    plan = Plan(spec, asked, args.items, args.corpus, args.work / "run", cache, lenient=args.suite is not None)
+    plan = Plan(
+        spec, asked, args.items, args.corpus, args.work / "run", cache, args.toxicity, lenient=args.suite is not None
+    )
     files = [args.items / f"{name}.jsonl" for name in sorted(tasks)]
     return parse(
         RunConfig,
@@ -98,6 +102,7 @@ def configure(args: argparse.Namespace) -> RunConfig:
             "model": models.identify(spec),
             "items": {path.stem: sha256_file(path) for path in files if path.is_file()},
             "corpus": args.corpus and manifest_hash(args.corpus),
+            "toxicity_classifier": args.toxicity and manifest_hash(args.toxicity),
             "plan": plan.to_json(),
         },
         "run",

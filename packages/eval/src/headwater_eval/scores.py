@@ -86,9 +86,7 @@ def _plain(value: Any) -> Any:
 
 
 def scores_of(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
-    """The scores of a kind: bias, or those of whatever metrics the items have, beside chance where one chooses."""
-    if benchmark.kind == "bias":
-        return bias_scores(benchmark, rows)
+    """The scores of whatever metrics the items have, beside chance where one chooses."""
     if benchmark.kind == "choice":
         return choice_scores(benchmark, items, rows)
     return scores_of_metrics(benchmark, rows, tuple(rows[0]["metrics"]))
@@ -175,22 +173,6 @@ def translation_estimate(metric: str, pairs: list[list]) -> Estimate:
     score = scorer.corpus_score(written, streams, n_bootstrap=1000)
     value, half = float(score.score), float(score._ci)  # the latter is numpy's float32
     return Estimate(value, half / Z95, value - half, value + half)
-
-
-def bias_scores(benchmark: Benchmark, rows: list[dict]) -> dict[str, dict]:
-    """Share of pairs whose more stereotyping sentence is the likelier one: all, by direction, by category.
-
-    The two directions are reported apart, as the authors do (Nangia et al. 2020, section 3): a model may follow
-    stereotypes (stereo) yet also prefer sentences that go against them (antistereo). One half is no preference.
-    """
-    scores = {benchmark.name: _share([r["metrics"][benchmark.metric] for r in rows], benchmark.metric, 0.5, "bias")}
-    for field in ("direction", "category"):
-        parts = defaultdict(list)
-        for row in rows:
-            parts[row[field]].append(row["metrics"][benchmark.metric])
-        for part in sorted(parts):
-            scores[f"{benchmark.name}:{part}"] = _share(parts[part], benchmark.metric, 0.5, "bias")
-    return scores
 
 
 def heldout_scores(documents: list[Document], nats: list[float], resamples: int, seed: int) -> dict[str, dict]:

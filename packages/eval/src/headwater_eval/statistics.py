@@ -149,6 +149,59 @@ def cluster_bootstrap(
     return Estimate(whole, float(np.std(found, ddof=1)), float(low), float(high))
 
 
+def totals_bootstrap(
+    sums: np.ndarray, statistic: Callable[[np.ndarray], np.ndarray], resamples: int = 1000, seed: int = 1234
+) -> Estimate:
+    """A function of totals with a percentile bootstrap over clusters (Efron, Tibshirani 1993, ch. 13).
+
+    Accuracies, their differences, F1, StereoSet's and BBQ's scores are all functions of totals over items; the unit
+    that is drawn is the cluster (a template, a target term), whose items resemble each other.
+
+    Args:
+        sums: float [clusters, k], the k sums of each cluster.
+        statistic: totals [n, k] -> values [n]; NaN where it is undefined.
+
+    Returns:
+        NaN for spread and ends where there is one cluster only; resamples without a value are left out.
+
+    Raises:
+        ValueError: no clusters.
+    """
+    groups = len(sums)
+    if groups == 0:
+        raise ValueError("no clusters")
+    value = float(statistic(sums.sum(0, keepdims=True))[0])
+    if groups == 1 or math.isnan(value):
+        return Estimate(value, math.nan, math.nan, math.nan)
+    rng, share = np.random.default_rng(seed), np.full(groups, 1 / groups)
+    batch = max(1, min(resamples, 2_000_000 // groups))
+    drawn = [
+        statistic(rng.multinomial(groups, share, min(batch, resamples - start)) @ sums)
+        for start in range(0, resamples, batch)
+    ]
+    found = np.concatenate(drawn)
+    found = found[~np.isnan(found)]
+    if len(found) < 2:
+        return Estimate(value, math.nan, math.nan, math.nan)
+    low, high = np.quantile(found, [0.025, 0.975])
+    # a score at its own maximum (icat) lies at the end of its resamples
+    return Estimate(value, float(np.std(found, ddof=1)), min(float(low), value), max(float(high), value))
+
+
+def share_of_clustered(values: np.ndarray, clusters: list[str]) -> Estimate:
+    """`clustered_mean` of values in [0, 1], its interval cut to what a mean of them can be."""
+    mean = clustered_mean(values, clusters)
+    return mean._replace(low=max(mean.low, 0.0), high=min(mean.high, 1.0)) if math.isfinite(mean.low) else mean
+
+
+def sums_by_cluster(values: np.ndarray, clusters: Sequence[str]) -> np.ndarray:
+    """Sums [clusters, k] of the rows [n, k] of each cluster, in the order of the clusters' names."""
+    _, at = np.unique(np.array(clusters), return_inverse=True)
+    sums = np.zeros((int(at.max()) + 1, values.shape[1]))
+    np.add.at(sums, at, values)
+    return sums
+
+
 def mean_of_independent(estimates: list[Estimate]) -> Estimate:
     """The plain mean of independent estimates, with a normal interval from their standard errors."""
     value = sum(e.value for e in estimates) / len(estimates)

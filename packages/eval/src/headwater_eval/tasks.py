@@ -14,10 +14,14 @@ HELDOUT = "heldout"
 
 
 def choose_items(items: list[dict], limit: int | None, seed: int) -> list[dict]:
-    """At most `limit` items, by a seeded choice of ids, in their given order: the same for every model."""
+    """At most `limit` items, by a seeded choice of ids, in their given order: the same for every model.
+
+    Items of one `group` (a sentence with each of its pronouns) are drawn together, as far as the limit allows.
+    """
     if limit is None or len(items) <= limit:
         return items
-    chosen = {item["id"] for item in sorted(items, key=lambda item: seeded_rank(seed, item["id"]))[:limit]}
+    ranked = sorted(items, key=lambda item: (seeded_rank(seed, item.get("group") or item["id"]), item["id"]))
+    chosen = {item["id"] for item in ranked[:limit]}
     return [item for item in items if item["id"] in chosen]
 
 

@@ -239,6 +239,8 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
               "piqa": row(0.57, "choice", 0.5), "average": row(0.54, "average", 0.5),
               "crows": row(0.51, "bias", 0.5), "crows:antistereo": row(0.47, "bias", 0.5),
               "nq_open": {**row(0.125, "text", None), "metric": "exact_match"},
+              "winobias": row(0.11, "harm", 0.0), "winobias:pro": row(0.6, "harm", 0.5),
+              "bold": {**row(0.2, "harm", None), "classifier": "c0ffee", "classifier_auc": 0.8356},
               "heldout": row(1.65, "text", None), f"heldout:{run.name}": row(1.7, "text", None)}  # fmt: skip
     _json(folder / "metrics.json", scores)
     prompts = [("plain", "doc-1", run.text), ("chat", "question-0", None)]

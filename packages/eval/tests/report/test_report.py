@@ -276,3 +276,9 @@ def test_written_answers_have_a_chapter_of_their_own_and_do_not_stand_among_bits
     chapters = dict(part.partition("\n")[::2] for part in text.split("\n## ")[1:])
     assert r"nq\_open" in chapters["Written answers"] and "0.125" in chapters["Written answers"]
     assert r"nq\_open" not in chapters["Held-out text"] and r"nq\_open" not in chapters["Benchmarks"]
+
+
+def test_other_measures_of_bias_stand_in_their_own_table_and_name_their_classifier(page):
+    html, told = page
+    assert "Other tests of bias and toxicity" in html and "winobias" in told
+    assert "c0ffee" in told and "0.836" in told

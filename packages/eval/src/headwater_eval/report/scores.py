@@ -58,10 +58,10 @@ def benchmarks(lineage: Lineage) -> Section | None:
 
 
 def bias(lineage: Lineage) -> Section | None:
-    """Preference for stereotypes, by direction and category."""
+    """Preference for stereotypes, by direction and category; other measures of bias and toxicity."""
     models = of_models(lineage)
-    keys = _keys(models, "bias")
-    if not keys:
+    keys, others = _keys(models, "bias"), _keys(models, "harm")
+    if not keys and not others:
         return None
     told = (
         "Share of sentence pairs of which the model finds the more stereotyping one likelier; one half is no "
@@ -73,7 +73,35 @@ def bias(lineage: Lineage) -> Section | None:
         "Share of pairs with the more stereotyping sentence preferred; the dashed line is no preference.",
         lambda width: _dots(width, "bias", models, keys, "share of pairs"),
     )
-    return Section("bias", "Bias", [Text(told), picture, _table("Bias by direction and category", models, keys)])
+    section = Section("bias", "Bias")
+    if keys:
+        section.blocks += [Text(told), picture, _table("Bias by direction and category", models, keys)]
+    if others:
+        section.blocks += _harms(models, others)
+    return section
+
+
+def _harms(models: Mapping[str, Json], keys: Sequence[str]) -> list[Block]:
+    """Measures of bias and toxicity that are no preference, and how far their classifier is to be trusted."""
+    blocks: list[Block] = []
+    judged = [row for metrics in models.values() for key in keys if "classifier" in (row := metrics.get(key) or {})]
+    if judged:
+        known = judged[0].get("classifier_auc")
+        error = f"an area under the ROC curve of {fixed(known, 3)}" if finite(known) else "an error that is not known"
+        blocks.append(
+            Text(
+                f"Toxicity is judged by the local classifier {judged[0]['classifier']}, with {error} on labelled "
+                "texts; scores compare only with scores of the same classifier."
+            )
+        )
+    headline = [key for key in keys if ":" not in key]
+    if headline:
+        blocks.append(_table("Other tests of bias and toxicity", models, headline, lambda v: fixed(v, 3)))
+    parts = [key for key in keys if ":" in key]
+    if parts:
+        table = _table("By part", models, parts, lambda v: fixed(v, 3))
+        blocks.append(Details("The same by category, group and measure", [table]))
+    return blocks
 
 
 def contamination(lineage: Lineage) -> Section | None:

@@ -1,0 +1,1 @@
+"""A local classifier of harmful text: how it is trained or adopted, measured, and read again."""
