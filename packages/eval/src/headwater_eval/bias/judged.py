@@ -40,12 +40,17 @@ class JudgedBenchmark(Benchmark):
         """
         assert self.task is not None and self.judge_rows is not None, f"{self.name}: needs task and judge_rows"
         if judge is None:
-            raise UserError(
-                f"{self.name} needs a classifier of toxic text: make one by headwater-eval toxicity and give it as "
-                f"--in toxicity=DIR, or leave {self.name} out of the tasks"
-            )
+            raise UserError(needs_judge(self.name))
         own, rows = partial(self.task, sampling), partial(_judged, self.judge_rows, judge)
         return replace(self, own=own, rows=rows)
+
+
+def needs_judge(name: str) -> str:
+    """What to say where there is no judge for a benchmark that needs one."""
+    return (
+        f"{name} needs a classifier of toxic text: make one by headwater-eval toxicity and hand it over (evaluate: "
+        f"--in toxicity=DIR), or leave {name} out of the tasks"
+    )
 
 
 def equipped(benchmark: Benchmark, judge: Judge | None, sampling: SamplingConfig) -> Benchmark:
