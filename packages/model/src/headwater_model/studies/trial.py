@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterable
@@ -116,7 +117,7 @@ def run_all(folder: Path, trials: list[Trial], workers: int, log: Callable[[str]
     if waiting:
         context = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(min(workers, len(waiting)), mp_context=context, initializer=_start) as pool:
-            running = {pool.submit(run, folder, trial.name): trial for trial in waiting}
+            running = {pool.submit(_run_in_worker, folder, trial.name): trial for trial in waiting}
             for finished in as_completed(running):
                 result, seconds = finished.result()
                 done += 1
@@ -194,6 +195,13 @@ def command(args: argparse.Namespace) -> None:
     """`headwater-model trial`: one trial of a queued study."""
     result, seconds = run(args.study, args.name)
     print(f"{args.name}: {result.failed or f'held-out loss {result.loss:.4f}'} ({seconds:.0f} s)")
+
+
+def _run_in_worker(folder: Path, name: str) -> tuple[Result, float]:
+    try:
+        return run(folder, name)
+    except SystemExit:  # SIGTERM: the study is gone, and the pool would hand this worker the next trial
+        os._exit(143)
 
 
 def _start() -> None:
