@@ -20,7 +20,7 @@ from headwater_eval.lm import HeadwaterLM
 from headwater_eval.readers import Reject
 from headwater_eval.tasks import benchmark_task, choose_items
 
-REAL_ETHOS = Path("/work/shared/data/ethos_binary.csv")
+REAL_ETHOS = Path(__file__).resolve().parents[5] / "shared/data/ethos_binary.csv"  # beside the checkout
 
 
 def items_of(benchmark, path: Path) -> list[dict]:
