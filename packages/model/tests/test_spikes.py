@@ -258,3 +258,13 @@ def test_what_nothing_helps_against_stops_the_run_with_its_reason(tmp_path):
     assert events[-1]["what"] == "stop" and "loss is nan" in events[-1]["why"] and trainer.step_count < STEPS
     taken = [event["what"] for event in events]
     assert taken == ["skip"] * 2 + ["rollback"] * 2 + ["lower_lr"] * 3 + ["stop"]
+
+
+def test_a_steep_gradient_under_a_usual_loss_is_skipped_at_most() -> None:
+    """With small batches a few norms in a thousand are far out; a run must not go back for them."""
+    policy = Policy(SpikeConfig(skips=2))
+    for step in range(1, 101):
+        policy.decide(step, 3.0 + 0.01 * (step % 7), 1.0 + 0.05 * (step % 5), lambda: [50])
+    kinds = [policy.decide(100 + i, 3.0, 20.0, lambda: [50]).kind for i in range(1, 5)]
+    assert kinds == ["skip", "skip", "go", "go"]
+    assert policy.decide(105, 9.0, 20.0, lambda: [50]).kind == "rollback"

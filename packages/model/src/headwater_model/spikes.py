@@ -15,6 +15,9 @@ What is done, mildest first, each as often in a period as its limit says, then t
     lower_lr  the same, with a lower learning rate from there on (OPT, arXiv:2205.01068, section 2.5)
     stop      end the run with a line that says why
 
+A finite gradient norm alone, with a loss as usual, is met by skipping at most, and trained on once skips are used up:
+clipping bounds its update, and with small batches norms have heavy tails. If it does harm, the next losses say so.
+
 The state is small and plain, is saved with each checkpoint, and the decision is a function of state and figures alone:
 a run that was killed decides again as it did.
 """
@@ -87,12 +90,15 @@ class Policy:
             checkpoints: answers the steps to which the run can go back, oldest first; asked when something is wrong.
         """
         self._calls += 1
-        spike, drift = self._spike(loss, grad_norm), self._drift(loss)
+        spike, steep, drift = self._spike(loss, grad_norm), self._steep(grad_norm), self._drift(loss)
         self._remember(loss, grad_norm)
+        self._taken = [(call, kind) for call, kind in self._taken if call > self._calls - self.config.period]
         if not spike and not drift:
+            if steep and "skip" in self.config.measures and self._left("skip"):
+                self._taken.append((self._calls, "skip"))
+                return Action("skip", steep, lr_factor=self.lr_factor)
             return Action("go", lr_factor=self.lr_factor)
         before = [known for known in checkpoints() if known < step]
-        self._taken = [(call, kind) for call, kind in self._taken if call > self._calls - self.config.period]
         measure = self._measure(can_skip=not drift, can_go_back=bool(before))
         self._taken.append((self._calls, measure))
         if measure == "lower_lr":
@@ -130,20 +136,25 @@ class Policy:
         self._lowest = math.inf if state["lowest"] is None else state["lowest"]
 
     def _spike(self, loss: float, grad_norm: float) -> str:
-        """What is wrong with this step, or an empty string."""
+        """What is wrong with this step's loss, or with figures that are none; or an empty string."""
         for name, value in (("loss", loss), ("gradient norm", grad_norm)):
             if not math.isfinite(value):
                 return f"{name} is {value}"
         if len(self._losses) < self.config.warmup:
             return ""
-        scores = {
-            f"loss {loss:.4g}": deviations(loss, self._losses, _LEAST_LOSS),
-            f"gradient norm {grad_norm:.4g}": deviations(_log(grad_norm), self._norms, _LEAST_NORM),
-        }
-        for figure, score in scores.items():
-            if score > self.config.deviations:
-                return f"{figure} is {score:.1f} deviations above the median of {len(self._losses)} steps"
-        return ""
+        return self._above(f"loss {loss:.4g}", loss, self._losses, _LEAST_LOSS)
+
+    def _steep(self, grad_norm: float) -> str:
+        """What is wrong with this step's finite gradient norm, or an empty string."""
+        if len(self._norms) < self.config.warmup:
+            return ""
+        return self._above(f"gradient norm {grad_norm:.4g}", _log(grad_norm), self._norms, _LEAST_NORM)
+
+    def _above(self, figure: str, value: float, window: Sequence[float], least: float) -> str:
+        score = deviations(value, window, least)
+        if score <= self.config.deviations:
+            return ""
+        return f"{figure} is {score:.1f} deviations above the median of {len(window)} steps"
 
     def _drift(self, loss: float) -> str:
         if not math.isfinite(loss):
@@ -167,13 +178,16 @@ class Policy:
 
     def _measure(self, can_skip: bool, can_go_back: bool) -> Kind:
         """The mildest measure that is possible and has not reached its limit in this period."""
-        limits = {"skip": self.config.skips, "rollback": self.config.rollbacks, "lower_lr": self.config.lower_lrs}
-        possible = {"skip": can_skip, "rollback": can_go_back, "lower_lr": can_go_back}
+        possible = {"skip": can_skip, "rollback": can_go_back, "lower_lr": can_go_back, "stop": False}
         for measure in self.config.measures:
-            taken = sum(kind == measure for _, kind in self._taken)
-            if measure in limits and possible[measure] and taken < limits[measure]:
+            if possible[measure] and self._left(measure):
                 return measure
         return "stop"
+
+    def _left(self, measure: str) -> int:
+        """How often a measure may still be taken in this period."""
+        limits = {"skip": self.config.skips, "rollback": self.config.rollbacks, "lower_lr": self.config.lower_lrs}
+        return limits[measure] - sum(kind == measure for _, kind in self._taken)
 
 
 def deviations(value: float, window: Sequence[float], least: float) -> float:
