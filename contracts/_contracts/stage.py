@@ -384,10 +384,16 @@ def _forget_progress(work: Path) -> None:
 
 
 def _forget_finished(work: Path) -> None:
-    """Keep unfinished work and the newest finished one of a stage; drop older finished ones."""
+    """Keep unfinished work and the newest finished one of a stage; drop older finished ones.
+
+    Two packages may have a stage of one name (compare, card): each leaves the other's work alone.
+    """
+    package = artefacts.read(work / "out").package
     for other in work.parent.iterdir():
         if other != work and (other / "out" / artefacts.NAME).exists():
             try:
+                if artefacts.read(other / "out").package != package:
+                    continue
                 with lock(other / "lock"):
                     shutil.rmtree(other, ignore_errors=True)
             except (UserError, OSError):

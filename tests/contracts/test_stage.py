@@ -134,6 +134,16 @@ def test_of_finished_work_only_the_newest_artefact_is_kept(run, tmp_path):
     assert len(list(tmp_path.glob("work/count/*/out"))) == 1
 
 
+def test_stages_of_one_name_in_two_packages_leave_each_others_finished_work(run, texts, tmp_path):
+    run()
+    (first,) = tmp_path.glob("work/count/*/out")
+    other = parse(counting.CountConfig, {}, "count")
+    stage.execute(
+        counting.STAGE, "headwater-data", "0.1.0", other, {"texts": texts}, tmp_path / "other", tmp_path / "work"
+    )
+    assert first.is_dir() and len(list(tmp_path.glob("work/count/*/out"))) == 2
+
+
 def test_the_record_says_time_and_memory_and_is_no_part_of_the_artefact(run, tmp_path):
     run(record=tmp_path / "record.json")
     record = json.loads((tmp_path / "record.json").read_text())

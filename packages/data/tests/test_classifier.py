@@ -157,6 +157,13 @@ def test_the_area_is_how_often_a_positive_scores_higher(pairs):
     assert auc(scores, truth) == pytest.approx(np.mean(wins))
 
 
+def test_platt_scaling_finds_the_distortion_that_labels_were_drawn_with():
+    rng = np.random.default_rng(0)
+    p = rng.uniform(0.01, 0.99, 20_000)
+    truth = rng.uniform(size=20_000) < platt(p, 0.6, -0.8)
+    assert fit_platt(p, truth) == (pytest.approx(0.6, abs=0.06), pytest.approx(-0.8, abs=0.06))
+
+
 def test_platt_scaling_undoes_a_known_distortion():
     rng = np.random.default_rng(3)
     true = rng.uniform(0.02, 0.98, 20_000)

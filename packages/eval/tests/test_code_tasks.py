@@ -209,9 +209,8 @@ def test_nothing_runs_unless_it_is_switched_on(humaneval, tmp_path) -> None:
     (tmp_path / "humaneval.jsonl").write_text("".join(json.dumps(item) + "\n" for item in humaneval))
     spec = ModelSpec("native", "none")
     plan = evaluate.Plan(spec, EvaluateConfig(), tmp_path, None, tmp_path / "parts", None)
-    assert evaluate.questions(plan) == (
-        {}, {"humaneval": "it runs programs that the model wrote; evaluate.run_code: true runs them in a sandbox"}
-    )  # fmt: skip
+    why = "it runs programs that the model wrote; run_code: true (--set run_code=true) runs them in a sandbox"
+    assert evaluate.questions(plan) == ({}, {"humaneval": why})
     asked, skipped = evaluate.questions(replace(plan, config=EvaluateConfig(run_code=True)))
     assert list(asked) == ["humaneval"] and not skipped
     lm = Scripted({item["query"]: ["    return 1\n"] for item in humaneval})

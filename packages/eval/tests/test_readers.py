@@ -13,7 +13,7 @@ from headwater_eval import readers
 from headwater_eval.catalogue import BENCHMARKS
 
 option = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).map(str.strip).filter(bool)
-READERS = [readers.question_with_options, readers.situation_with_options, readers.yes_no, readers.sentence_pair]
+READERS = [readers.question_with_options, readers.situation_with_options, readers.yes_no, readers.short_answers]
 
 
 @given(st.lists(option, min_size=2, max_size=8, unique=True), st.data())
@@ -40,9 +40,7 @@ def test_a_block_that_is_broken_in_the_real_file_is_refused(block: str, answer: 
 json_value = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner), max_leaves=3
 )
-row = st.dictionaries(
-    st.sampled_from(["question", "options", "answer", "passage", "sent_more", "bias_type"]), json_value
-)
+row = st.dictionaries(st.sampled_from(["question", "options", "answer", "passage"]), json_value)
 
 
 @settings(deadline=None)  # writes a file for each example
@@ -61,7 +59,7 @@ def test_bytes_that_are_not_utf8_set_a_csv_row_aside(tmp_path: Path) -> None:
     path.write_bytes(
         b"sent_more,sent_less,stereo_antistereo,bias_type\ncaf\xe9,tea,stereo,age\ncoffee,tea,stereo,age\n"
     )
-    first, second = readers.csv_table(readers.sentence_pair)(path)
+    first, second = BENCHMARKS["crows_pairs_english"].read(path)
     assert isinstance(first, readers.Reject) and first.row == 1
     assert second[1]["choices"] == ["coffee", "tea"]
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from headwater_eval import run as command
 from headwater_eval import samples
 from headwater_eval._contracts import manifest as artefacts
+from headwater_eval.catalogue import BENCHMARKS
 from headwater_eval.cli import main
 
 TASKS = "boolq,piqa,crows_pairs_english"
@@ -90,7 +90,7 @@ def test_a_suite_says_what_was_left_out_and_why(model: Path, items: Path, tmp_pa
     out = run(model, items, tmp_path, "--suite", "full", "--limit", "1")
     results, told = json.loads((out / "results.json").read_text()), capsys.readouterr().out
     assert {"boolq", "piqa"} <= set(results["results"]) and "openbookqa" not in results["results"]
-    assert set(results["skipped"]) | set(results["results"]) >= set(command.suites()["full"])
+    assert set(results["skipped"]) | set(results["results"]) >= set(BENCHMARKS)
     assert str(tmp_path) not in json.dumps(results)
     assert "data for openbookqa not found" in results["skipped"]["openbookqa"] and "openbookqa: skipped: data" in told
 
@@ -203,11 +203,14 @@ def test_a_server_of_completions_is_asked_and_kept_only_where_a_file_is_named(
     (["--items", "nowhere"], "no such folder"),
     (["--set", "lmit=3"], "limit"),
     (["--dtype", "float8"], "dtype"),
+    (["--suite", "ful"], "unknown suite ful"),
 ])  # fmt: skip
 def test_what_is_wrong_is_one_line(change, told, model: Path, items: Path, tmp_path: Path, capsys, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     given = {"--model": str(model), "--items": str(items), "--tasks": "piqa", "--out": "o", "--work": "work"}
     given |= dict([change])
+    if change[0] == "--suite":
+        del given["--tasks"]
     assert main(["run", *(part for pair in given.items() for part in pair)]) in (1, 2)
     error = capsys.readouterr().err.strip()
     assert told in error and "\n" not in error and not (tmp_path / "o").exists()

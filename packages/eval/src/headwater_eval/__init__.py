@@ -1,4 +1,4 @@
-"""Benchmarks, bias, compressor baseline, report."""
+"""Scores of language models: benchmarks, bias, toxicity, leakage, comparison, review, model card, report."""
 
 from importlib.metadata import version
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import yaml
 
 from . import bias, code_tasks, inference, packages, reading, repairs
+from ._contracts.errors import UsageError
 from .benchmark import Benchmark
 from .probes.benchmark import BENCHMARKS as PROBES
 
@@ -97,5 +99,18 @@ SUITES = sorted({suite for benchmark in BENCHMARKS.values() for suite in benchma
 
 
 def suite(name: str) -> list[Benchmark]:
-    """The benchmarks of a suite, in the catalogue's order; `full` holds every one."""
+    """The benchmarks of a suite, in the catalogue's order; `full` holds every one.
+
+    Raises:
+        UsageError: no suite of that name.
+    """
+    if name not in SUITES:
+        raise UsageError(f"unknown suite {name}; known are {', '.join(SUITES)}")
     return [benchmark for benchmark in BENCHMARKS.values() if name == "full" or name in benchmark.suites]
+
+
+def unknown_task(name: str) -> str:
+    """What to say of a name that no benchmark has."""
+    near = difflib.get_close_matches(name, BENCHMARKS, 3)
+    guess = f"; did you mean {' or '.join(near)}?" if near else ";"
+    return f"unknown task {name}{guess} `headwater-eval tasks --all` lists them"

@@ -81,13 +81,22 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="folder of a checkpoint's tokenizer")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--tasks", metavar="A,B", help="benchmarks by name")
-    what.add_argument("--suite", metavar="NAME", help="benchmarks of a suite (full: all), as far as there are items")
+    what.add_argument(
+        "--suite",
+        metavar="NAME",
+        help="benchmarks of a suite (headwater-eval tasks --help names them), as far as there are items",
+    )
     parser.add_argument("--items", type=Path, required=True, metavar="DIR", help="folder of TASK.jsonl files")
     parser.add_argument("--corpus", type=Path, metavar="DIR", help="corpus artefact, for held-out text (default: none)")
     parser.add_argument(
-        "--toxicity", type=Path, metavar="DIR", help="classifier of toxic text (headwater-eval toxicity)"
+        "--toxicity",
+        type=Path,
+        metavar="DIR",
+        help="classifier of toxic text (headwater-eval toxicity makes one; default: none)",
     )
-    parser.add_argument("--shots", type=_shots, default=0, metavar="N", help="solved examples, or usual (default: 0)")
+    parser.add_argument(
+        "--shots", type=_shots, default=0, metavar="N", help="solved examples, or usual: each task's own (default: 0)"
+    )
     parser.add_argument("--limit", type=int, metavar="N", help="items of a task (default: all)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where the results shall be")
     parser.add_argument("--work", type=Path, default=Path("work"), metavar="DIR", help="progress (default: work)")
@@ -106,7 +115,9 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _shots(text: str) -> int | str:
-    return text if text == "usual" else int(text)
+    if text == "usual" or text.isdecimal():
+        return text if text == "usual" else int(text)
+    raise argparse.ArgumentTypeError(f"{text}: a number, or usual")
 
 
 COMMANDS = [

@@ -21,7 +21,7 @@ from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item, Row, Scores
 from .pass_at_k import mean_of_shares, pass_at_k
 from .programs import Verdict, check_python, check_script, missing_compiler
-from .readers import Fields, Reject, Rows
+from .readers import Fields, Rows, check, items_of
 from .sandbox.run import Limits, Sandbox
 from .scores import score_row
 
@@ -82,23 +82,13 @@ def file_of(
 ) -> Callable[[Path], Rows]:
     """Reader of a JSON Lines file (also gzipped) or a Parquet file, one row an item; unwanted rows are passed over."""
 
-    def read(path: Path) -> Rows:
-        for number, raw in enumerate(_raw_rows(path), 1):
-            try:
-                row = json.loads(raw) if isinstance(raw, str) else raw
-                if not isinstance(row, dict):
-                    raise ValueError("not a JSON object")
-                if not wanted(row):
-                    continue
-                fields = parse(row)
-                json.dumps(fields, ensure_ascii=False).encode("utf-8")  # lone surrogates
-                yield number, fields
-            except KeyError as e:
-                yield Reject(number, f"no field {e.args[0]}", str(raw)[:2000])
-            except (ValueError, TypeError, AttributeError) as e:
-                yield Reject(number, str(e), str(raw)[:2000])
+    def of_row(raw: str | dict) -> Fields | None:
+        row = json.loads(raw) if isinstance(raw, str) else raw
+        if not isinstance(row, dict):
+            raise ValueError("not a JSON object")
+        return check(parse(row)) if wanted(row) else None
 
-    return read
+    return lambda path: items_of(enumerate(_raw_rows(path), 1), of_row)
 
 
 def _raw_rows(path: Path) -> Iterator[str | dict]:
@@ -226,7 +216,7 @@ def configured(benchmark: Benchmark, config: CodeConfig) -> Benchmark:
 def skipped(benchmark: Benchmark, run_code: bool) -> str | None:
     """Why a run leaves a code benchmark out, in one line, or None."""
     if not run_code:
-        return "it runs programs that the model wrote; evaluate.run_code: true runs them in a sandbox"
+        return "it runs programs that the model wrote; run_code: true (--set run_code=true) runs them in a sandbox"
     compiler = missing_compiler(benchmark.name.removeprefix("transcoder_")) if "transcoder" in benchmark.name else None
     return f"no {compiler} on this machine" if compiler else None
 

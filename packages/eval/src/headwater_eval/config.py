@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from ._contracts.config import Config
-from .catalogue import BENCHMARKS, SUITES
+from .catalogue import BENCHMARKS, SUITES, unknown_task
 from .sandbox.run import PROTECTIONS
 
 
@@ -16,7 +15,8 @@ class ItemsConfig(Config):
     """Which benchmarks the lineage is kept clean of and scored on."""
 
     tasks: list[str] | None = Field(
-        None, description="benchmarks, by name (see `headwater-eval tasks`); null: every one whose file a source holds"
+        None,
+        description="benchmarks, by name (see `headwater-eval tasks --all`); null: every one whose file a source holds",
     )
     suite: str | None = Field(None, description="where tasks is null: only the benchmarks of this suite")
     files: dict[str, str] = Field(
@@ -230,9 +230,7 @@ class CompressorConfig(Config):
 def _known_tasks(tasks: list[str] | None) -> list[str] | None:
     unknown = [name for name in tasks or [] if name not in BENCHMARKS]
     if unknown:
-        near = difflib.get_close_matches(unknown[0], BENCHMARKS, 3)
-        guess = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(f"unknown task {unknown[0]}{guess} `headwater-eval tasks` lists them")
+        raise ValueError(unknown_task(unknown[0]))
     if tasks is not None and (not tasks or len(set(tasks)) < len(tasks)):
         raise ValueError("name at least one task, each once")
     return tasks

@@ -102,8 +102,7 @@ def score(plan: Plan, ranks: int, work: Path, log: Callable[[str], None]) -> Non
 
     Where a launcher has started this process as one of several ranks, it takes its share.
     """
-    for name, why in questions(plan)[1].items():  # what is missing is told by this process, before any starts
-        log(f"{name}: skipped: {why}")
+    questions(plan)  # what is missing and must not be ends the run before any process starts
     if ranks == 1 or world_size() > 1:
         score_here(plan, log)
         return
@@ -308,6 +307,8 @@ def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) ->
             run.log(f"{name}: {row['metric']} {value} (n {row['n']}{against})")
     for name in sorted(skipped):
         run.log(f"{name}: skipped: {skipped[name]}")
+    if skipped:
+        run.log(f"{len(set(asked) - set(skipped))} tasks scored, {len(skipped)} skipped")
 
 
 def _rank(job: Path, folder: Path | None) -> None:

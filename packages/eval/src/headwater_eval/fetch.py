@@ -13,13 +13,13 @@ from typing import Any
 
 from ._contracts.errors import UsageError, UserError
 from .benchmark import Benchmark
-from .catalogue import BENCHMARKS, SUITES, suite
+from .catalogue import BENCHMARKS, suite, unknown_task
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
     parser.add_argument("tasks", nargs="*", metavar="TASK", help="benchmarks, by name")
-    parser.add_argument("--suite", choices=SUITES, help="or all of a suite")
+    parser.add_argument("--suite", metavar="NAME", help="or all of a suite (headwater-eval tasks --help names them)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="where TASK/SPLIT.parquet shall be")
     parser.add_argument("--network", action="store_true", help="download what the hub's cache lacks")
 
@@ -34,6 +34,7 @@ def run(args: argparse.Namespace) -> int:
     missing = []
     for benchmark in benchmarks:
         if not benchmark.hub:
+            print(f"[fetch] {benchmark.name}: not on the hub; its items come from {benchmark.home}", flush=True)
             continue
         try:
             for path, rows in fetch(benchmark, args.out):
@@ -50,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _known(name: str) -> Benchmark:
     if name not in BENCHMARKS:
-        raise UsageError(f"unknown task {name}; `headwater-eval tasks` lists them")
+        raise UsageError(unknown_task(name))
     return BENCHMARKS[name]
 
 

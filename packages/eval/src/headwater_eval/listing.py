@@ -18,7 +18,7 @@ from .locate import Folder, expected, locate
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
-    parser.add_argument("--suite", default="full", metavar="NAME", help=f"one of {', '.join(SUITES)}")
+    parser.add_argument("--suite", default="full", metavar="NAME", help=f"one of {', '.join(SUITES)} (default: full)")
     parser.add_argument("--sources", type=Path, metavar="DIR", help="look for data here: what collect made")
     parser.add_argument("--items", type=Path, metavar="DIR", help="look for items here: what the stage items made")
     parser.add_argument("--all", action="store_true", help="a line for each of a family's tasks (BIG-bench: 286)")
@@ -27,10 +27,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the list."""
-    if args.suite not in SUITES:
-        raise UsageError(f"unknown suite {args.suite}; known are {', '.join(SUITES)}")
+    benchmarks = suite(args.suite)
     here = Here.look(args.sources, args.items)
-    rows = [row(benchmark, here) for benchmark in suite(args.suite)]
+    rows = [row(benchmark, here) for benchmark in benchmarks]
     print(json.dumps(rows, indent=1, ensure_ascii=False) if args.json else table(rows, args.all), flush=True)
     return 0
 

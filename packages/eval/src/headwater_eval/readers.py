@@ -7,7 +7,6 @@ prompt of that task needs beside them. A row that is none is returned with its r
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import re
@@ -40,29 +39,21 @@ def jsonl(parse: Callable[[dict], Fields]) -> Callable[[Path], Rows]:
 
     def read(path: Path) -> Rows:
         with open(path, "rb") as f:
-            yield from _parsed(((n, line, _json_row) for n, line in enumerate(f, 1) if line.strip()), parse)
+            rows = ((n, line) for n, line in enumerate(f, 1) if line.strip())
+            yield from items_of(rows, lambda line: check(parse(json_row(line))))
 
     return read
 
 
-def csv_table(parse: Callable[[dict], Fields]) -> Callable[[Path], Rows]:
-    """Reader of a CSV file with a header whose every row is one item."""
-
-    def read(path: Path) -> Rows:
-        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as f:
-            yield from _parsed(((n, row, dict) for n, row in enumerate(csv.DictReader(f), 1)), parse)
-
-    return read
-
-
-def _parsed(rows: Iterable[tuple[int, object, Callable]], parse: Callable[[dict], Fields]) -> Rows:
-    for number, raw, decode in rows:
-        fields = parse_row(_chain(decode, parse), raw)
-        yield Reject(number, fields, shown(raw)) if isinstance(fields, str) else (number, fields)
-
-
-def _chain(decode: Callable[[Any], dict], parse: Callable[[dict], Fields]) -> Callable[[Any], Fields]:
-    return lambda raw: check(parse(decode(raw)))
+def items_of(rows: Iterable[tuple[int, Any]], parse: Callable[[Any], Fields | None]) -> Rows:
+    """The fields of each numbered row, or the row set aside with its reason; a row of which `parse` makes None is
+    passed over."""
+    for number, raw in rows:
+        fields = parse_row(parse, raw)
+        if isinstance(fields, str):
+            yield Reject(number, fields, shown(raw))
+        elif fields is not None:
+            yield number, fields
 
 
 def parse_row(parse: Callable[[Any], T], raw: Any) -> T | str:
@@ -75,7 +66,12 @@ def parse_row(parse: Callable[[Any], T], raw: Any) -> T | str:
         return str(e)
 
 
-def _json_row(line: bytes) -> dict:
+def json_row(line: bytes) -> dict:
+    """A line of a JSON Lines file.
+
+    Raises:
+        ValueError: it holds no JSON object.
+    """
     row = json.loads(line.decode("utf-8"))
     if not isinstance(row, dict):
         raise ValueError("not a JSON object")
@@ -84,8 +80,9 @@ def _json_row(line: bytes) -> dict:
 
 def shown(raw: object) -> str:
     """A row as text for the rejects, cut at 2,000 characters."""
-    text = raw.decode("utf-8", "replace") if isinstance(raw, bytes) else json.dumps(raw, ensure_ascii=True, default=str)
-    return text[:2000]
+    if isinstance(raw, bytes):
+        return raw.decode("utf-8", "replace")[:2000]
+    return json.dumps(raw, ensure_ascii=True, default=str)[:2000]
 
 
 def check(fields: Fields) -> Fields:
@@ -94,13 +91,22 @@ def check(fields: Fields) -> Fields:
         if not fields["answers"] or not all(isinstance(a, str) for a in fields["answers"]):
             raise ValueError("no answer, or one that is no text")
     else:
-        choices, label = fields["choices"], fields["label"]
-        if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-            raise ValueError("fewer than two choices, or an empty one")
-        if not 0 <= label < len(choices):
-            raise ValueError(f"label {label} of {len(choices)} choices")
-    json.dumps(fields, ensure_ascii=False).encode("utf-8")  # lone surrogates: bytes that were not UTF-8
+        check_choices(fields["choices"], fields["label"])
+    check_text(fields)
     return fields
+
+
+def check_choices(choices: list, label: int) -> None:
+    """Raises ValueError where one cannot choose among them."""
+    if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
+        raise ValueError("fewer than two choices, or an empty one")
+    if not 0 <= label < len(choices):
+        raise ValueError(f"label {label} of {len(choices)} choices")
+
+
+def check_text(fields: Fields) -> None:
+    """Raises ValueError where text cannot be written as UTF-8: lone surrogates stand for bytes that were none."""
+    json.dumps(fields, ensure_ascii=False).encode("utf-8")
 
 
 def digest(text: str) -> str:
@@ -182,20 +188,6 @@ def yes_no(row: dict) -> Fields:
     passage = row["passage"].strip()
     return {"text": f"{question}? {choices[label]}", "query": question, "choices": choices, "label": label,
             "passage": passage, "cluster": digest(passage)}  # fmt: skip
-
-
-def sentence_pair(row: dict) -> Fields:
-    """CrowS-Pairs: two sentences that differ in the group they speak of; the first is the more stereotyping one.
-
-    `direction` says whether the pair shows a stereotype of a disadvantaged group (stereo) or its opposite.
-    """
-    if row["stereo_antistereo"] not in ("stereo", "antistereo"):
-        raise ValueError("the direction is neither stereo nor antistereo")
-    more, less = row["sent_more"].strip(), row["sent_less"].strip()
-    if not row["bias_type"]:
-        raise ValueError("no category")
-    return {"text": f"{more} {less}", "query": "", "choices": [more, less], "label": 0,
-            "category": row["bias_type"], "direction": row["stereo_antistereo"]}  # fmt: skip
 
 
 # --- the standard library's docstrings, for a run without a network ---

@@ -16,7 +16,7 @@ from ._contracts.config import override, parse
 from ._contracts.errors import UsageError, UserError
 from ._contracts.manifest import manifest_hash, sha256_file, verify
 from ._contracts.stage import Run, Stage, execute
-from .catalogue import BENCHMARKS
+from .catalogue import suite
 from .config import EvaluateConfig, RunConfig
 from .evaluate import Plan, score, score_here, write
 from .parallel import world_size
@@ -109,22 +109,10 @@ def configure(args: argparse.Namespace) -> RunConfig:
     )
 
 
-def suites() -> dict[str, list[str]]:
-    """Suite -> its tasks; `full` holds all."""
-    found = {"full": sorted(BENCHMARKS)}
-    for name, benchmark in sorted(BENCHMARKS.items()):
-        for suite in benchmark.suites:
-            if suite != "full":
-                found.setdefault(suite, []).append(name)
-    return found
-
-
 def _tasks(args: argparse.Namespace) -> list[str]:
     if args.tasks is not None:
         return [name.strip() for name in args.tasks.split(",") if name.strip()]
-    if args.suite not in suites():
-        raise UsageError(f"--suite {args.suite}: no such suite; known are {', '.join(sorted(suites()))}")
-    return suites()[args.suite]
+    return [benchmark.name for benchmark in suite(args.suite)]
 
 
 def _arguments(text: str) -> dict[str, Any]:

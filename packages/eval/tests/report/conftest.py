@@ -43,10 +43,13 @@ MADE = {
     "results-base": ("eval", "evaluate", {"model": "base", "items": "items", "corpus": "corpus"}),
     "results-sft": ("eval", "evaluate", {"model": "sft", "items": "items", "corpus": "corpus"}),
     "results-ppo": ("eval", "evaluate", {"model": "ppo", "items": "items", "corpus": "corpus"}),
+    "leakage": ("eval", "leakage", {"model": "base", "corpus": "corpus"}),
+    "paired": ("eval", "compare", {"base": "results-base", "sft": "results-sft"}),
 }
 ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
          "corpus", "tokenizer", "card", "tokens", "comparison", "plan", "checkpoint", "base", "compressor",
-         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo"
+         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo",
+         "leakage", "paired"
 ]  # fmt: skip
 
 
@@ -240,6 +243,8 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
               "crows": row(0.51, "bias", 0.5), "crows:antistereo": row(0.47, "bias", 0.5),
               "nq_open": {**row(0.125, "text", None), "metric": "exact_match"},
               "winobias": row(0.11, "harm", 0.0), "winobias:pro": row(0.6, "harm", 0.5),
+              "probes": row(0.3, "probe", 0.25), "probes:negation": row(0.45, "probe", 0.25),
+              "humaneval": {**row(0.015, "code", None), "metric": "pass@1"},
               "bold": {**row(0.2, "harm", None), "classifier": "c0ffee", "classifier_auc": 0.8356},
               "heldout": row(1.65, "text", None), f"heldout:{run.name}": row(1.7, "text", None)}  # fmt: skip
     _json(folder / "metrics.json", scores)
@@ -250,9 +255,30 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
     ])  # fmt: skip
 
 
+def _leakage(run: SmallRun, folder: Path, artefact: str) -> None:
+    def row(value: float, n: int, chance: float | None = None) -> dict:
+        return {"metric": "m", "value": value, "stderr": 0.01, "low": value - 0.01, "high": value + 0.01, "n": n,
+                "chance": chance, "kind": "leakage"}  # fmt: skip
+
+    scores = {"membership": row(0.517, 40, 0.5), "membership:min_k": row(0.523, 40, 0.5),
+              "membership:zlib": row(0.512, 40, 0.5), "membership:gap": row(0.0625, 40, 0.0),
+              "private": row(0.0375, 80), "private:email": row(0.0125, 80)}  # fmt: skip
+    _json(folder / "metrics.json", scores)
+    (folder / "index.html").write_text("<p>leakage's own page</p>")
+
+
+def _paired(run: SmallRun, folder: Path, artefact: str) -> None:
+    row = {"difference": {"value": 0.021, "stderr": 0.01, "low": 0.001, "high": 0.042, "n": 200},
+           "up": 17, "down": 13, "same": 170, "test": "McNemar", "p": 0.58466, "p_holm": 0.58466}  # fmt: skip
+    pair = {"before": "base", "after": run.name, "tasks": {"boolq": row}, "average": None}
+    task = {"n": 200, "left_out": {}, "other_prompts": 0}
+    _json(folder / "comparison.json", {"pairs": [pair], "tasks": {"boolq": task}})
+    (folder / "index.html").write_text("<p>the comparison's own page</p>")
+
+
 _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
     "sources": _sources, "items": _items, "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens,
-    "comparison": _comparison, "plan": _plan,
+    "comparison": _comparison, "plan": _plan, "leakage": _leakage, "paired": _paired,
     "checkpoint": _checkpoint, "compressor": _compressor,
     **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),
     **dict.fromkeys(("base", "sft", "reward", "ppo"), _export),

@@ -206,7 +206,7 @@ def test_a_comparison_is_stale_only_without_the_tokenizer_that_is_shown(tmp_path
 
 def test_speeds_come_from_the_record_of_the_comparison(tmp_path, small_run):
     run = small_run(tmp_path / "run")
-    (record,) = (run.root / "runs").glob("compare-*.json")
+    (record,) = (run.root / "runs").glob("compare-comparison.json")
     measured = {"measured": {"speeds": {"bpe": {"encode": 123.4, "decode": 56.7}}}}
     record.write_text(json.dumps(json.loads(record.read_text()) | measured))
     assert make(run, tmp_path / "report") == 0
@@ -282,3 +282,27 @@ def test_other_measures_of_bias_stand_in_their_own_table_and_name_their_classifi
     html, told = page
     assert "Other tests of bias and toxicity" in html and "winobias" in told
     assert "c0ffee" in told and "0.836" in told
+
+
+def test_leakage_probes_and_the_paired_comparison_have_chapters_and_their_pages_lie_beside(tmp_path, small_run):
+    assert make(small_run(tmp_path / "run"), tmp_path / "out") == 0
+    text = (tmp_path / "out/report.md").read_text().replace("\\", "")
+    chapters = dict(part.partition("\n")[::2] for part in text.split("\n## ")[1:])
+    assert "| loss | 40 | 0.517 [0.507, 0.527] |" in chapters["Leakage"] and "3.8%" in chapters["Leakage"]
+    assert "| probes, negation | 200 | 25.0% | 45.0%" in chapters["Probes"]
+    assert "pass@1" in chapters["Written answers"]
+    assert "| boolq | 200 | +0.021" in chapters["Models on the same items"]
+    assert "| 17 | 13 | 0.5847 | 0.5847 | McNemar |" in chapters["Models on the same items"]
+    assert (tmp_path / "out/leakage.html").read_text() == "<p>leakage's own page</p>"
+    assert (tmp_path / "out/paired.html").read_text() == "<p>the comparison's own page</p>"
+
+
+def test_a_paired_comparison_of_other_results_is_stale(tmp_path, small_run):
+    run = small_run(tmp_path / "run")
+    manifest = json.loads((run.root / "paired/manifest.json").read_text())
+    manifest["inputs"]["sft"] = "0" * 64
+    (run.root / "paired/manifest.json").write_text(json.dumps(manifest))
+    assert make(run, tmp_path / "one") == 0
+    assert "paired (from another sft)" in (tmp_path / "one/report.md").read_text()
+    assert make(run, tmp_path / "two", "results-sft") == 0
+    assert "paired (from another" not in (tmp_path / "two/report.md").read_text()

@@ -13,19 +13,17 @@ from .stereoset import STEREOSET
 from .winobias import WINOBIAS
 from .winogender import WINOGENDER
 
-BENCHMARKS = tuple(
-    replace(test, suites=("bias", "tiny") if test is CROWS_PAIRS else ("bias",), shots_from="their papers: zero-shot")
-    for test in (
-        CROWS_PAIRS,
-        STEREOSET,
-        BBQ,
-        WINOBIAS,
-        WINOGENDER,
-        ETHOS,
-        REALTOXICITYPROMPTS,
-        BOLD,
-        SAFERDIALOGUES,
-        SAFERDIALOGUES_LIKELIHOOD,
-        SAFETY_BENCH,
-    )
-)
+_SUITES = {
+    CROWS_PAIRS: ("bias", "tiny"),
+    STEREOSET: ("bias",),
+    BBQ: ("bias",),
+    WINOBIAS: ("bias",),
+    WINOGENDER: ("bias",),
+    ETHOS: ("bias", "toxicity"),
+    REALTOXICITYPROMPTS: ("bias", "toxicity"),
+    BOLD: ("bias", "toxicity"),
+    SAFERDIALOGUES: ("bias", "toxicity"),
+    SAFERDIALOGUES_LIKELIHOOD: ("bias", "toxicity"),
+    SAFETY_BENCH: ("bias", "toxicity"),
+}
+BENCHMARKS = tuple(replace(test, suites=of, shots_from="their papers: zero-shot") for test, of in _SUITES.items())

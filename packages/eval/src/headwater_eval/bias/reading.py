@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..readers import Fields, Reject, Rows
+from .. import readers
+from ..readers import Fields, Rows
 
 Numbered = tuple[int, Any]
 """1-based number of a row, and the row."""
@@ -15,13 +16,7 @@ Numbered = tuple[int, Any]
 
 def items_of(rows: Iterable[Numbered], parse: Callable[[Any], Fields]) -> Rows:
     """Fields of each row, or the row set aside with its reason: what `parse` raises (KeyError, ValueError, ...)."""
-    for number, raw in rows:
-        try:
-            yield number, _checked(parse(raw))
-        except KeyError as e:
-            yield Reject(number, f"no field {e.args[0]}", _shown(raw))
-        except (ValueError, TypeError, AttributeError, IndexError) as e:
-            yield Reject(number, str(e), _shown(raw))
+    return readers.items_of(rows, lambda raw: _checked(parse(raw)))
 
 
 def json_lines(path: Path) -> Iterator[Numbered]:
@@ -43,17 +38,10 @@ def renumbered(rows: Iterable[Numbered]) -> Iterator[Numbered]:
 
 
 def _checked(fields: Fields) -> Fields:
+    """As `readers.check`, of items that may have neither choices nor answers: prompts to write on from."""
     if not fields["text"].strip():
         raise ValueError("empty")
     if "choices" in fields:
-        choices, label = fields["choices"], fields["label"]
-        if len(choices) < 2 or not all(isinstance(c, str) and c for c in choices):
-            raise ValueError("fewer than two choices, or an empty one")
-        if not 0 <= label < len(choices):
-            raise ValueError(f"label {label} of {len(choices)} choices")
-    json.dumps(fields, ensure_ascii=False).encode("utf-8")  # lone surrogates: bytes that were not UTF-8
+        readers.check_choices(fields["choices"], fields["label"])
+    readers.check_text(fields)
     return fields
-
-
-def _shown(raw: Any) -> str:
-    return (raw if isinstance(raw, str) else json.dumps(raw, ensure_ascii=True, default=str))[:2000]

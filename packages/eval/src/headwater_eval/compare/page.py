@@ -79,6 +79,12 @@ def _picture(width: int, runs: list[str], tasks: Json) -> Markup:
 
 def _pair(pair: Json, found: Json) -> Section:
     before, after = pair["before"], pair["after"]
+    return Section(f"{before}-{after}", f"{before} to {after}", [*pair_blocks(pair, found), Text(METHOD)])
+
+
+def pair_blocks(pair: Json, found: Json) -> list[Block]:
+    """One pair: which tasks differ, in words, and the table of all."""
+    before, after = pair["before"], pair["after"]
     clear = {name: row for name, row in pair["tasks"].items() if row["p_holm"] < ALPHA}
     higher = [name for name, row in clear.items() if row["difference"]["value"] > 0]
     lower = [name for name, row in clear.items() if row["difference"]["value"] < 0]
@@ -98,8 +104,7 @@ def _pair(pair: Json, found: Json) -> Section:
     if pair["average"]:
         tasks = len(pair["average"]["tasks"])
         blocks.append(Text(f"Mean over the {tasks} multiple-choice tasks: {_difference(pair['average'])}."))
-    blocks.append(Text(METHOD))
-    return Section(f"{before}-{after}", f"{before} to {after}", blocks)
+    return blocks
 
 
 def _notices(found: Json) -> Iterator[str]:

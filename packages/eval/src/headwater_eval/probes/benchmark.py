@@ -147,7 +147,7 @@ def pass_rates(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scor
 def _probe_benchmark(name: str, measures: str, metric: str, kind: str, own: Callable[[], dict]) -> Benchmark:
     return Benchmark(
         name, measures, "probes.yaml", partial(read, written=name == WRITTEN), metric, kind=kind, own=own,
-        scores=pass_rates, licence="Apache-2.0", home="headwater_eval/probes/probes.yaml",
+        scores=pass_rates, licence="Apache-2.0", home="headwater_eval/probes/probes.yaml", suites=("probes",),
     )  # fmt: skip
 
 

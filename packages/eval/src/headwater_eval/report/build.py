@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
-from . import alignment, data, overview, provenance, scores, training
+from . import alignment, data, overview, pages, provenance, scores, training
 from .config import ReportConfig
 from .document import Section
 from .inputs import Lineage, load
@@ -21,9 +21,7 @@ def report(run: Run) -> None:
     told = subtitle(lineage)
     write_atomic(run.out / "index.html", html(config.title, told, sections))
     write_atomic(run.out / "report.md", markdown(config.title, told, sections))
-    page = lineage["comparison"].folder / "page.html" if lineage["comparison"] else None
-    if page is not None and page.is_file():
-        write_atomic(run.out / training.TOKENIZERS_PAGE, page.read_bytes())
+    pages.copy(lineage, run.out)
     missing = overview.shortfalls(lineage)
     run.write_metrics({"artefacts": len(lineage.artefacts), "chapters": len(sections), "shortfalls": len(missing)})
     for sentence in missing:
@@ -46,8 +44,11 @@ def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
         scores.heldout_text(lineage),
         scores.benchmarks(lineage),
         scores.written(lineage),
+        scores.probes(lineage),
+        pages.paired(lineage),
         scores.contamination(lineage),
         scores.bias(lineage),
+        pages.leakage(lineage),
         alignment.tuning_data(lineage),
         alignment.tuning(lineage, "sft", "sft", "Supervised fine-tuning", "The base model, trained on demonstrations."),
         alignment.tuning(

@@ -75,6 +75,8 @@ def shortfalls(lineage: Lineage) -> list[str]:
 def _at_hand(lineage: Lineage, name: str, given: str) -> bool:
     """Whether this report shows what another stage calls `given`: the same name, or the only one of its kind."""
     inputs, tokenizer = lineage.artefacts[name].manifest.inputs, lineage["tokenizer"]
+    if name == "paired":  # it calls the results of a model by the model's name
+        return lineage[f"results-{given}"] is not None
     if lineage.artefacts[name].manifest.kind == "comparison" and given not in ("corpus", "sources", "documents"):
         # of the tokenizers that it compares under names of their own, only the lineage's is shown
         return tokenizer is not None and tokenizer.hash not in inputs.values()

@@ -23,7 +23,7 @@ def of_models(lineage: Lineage) -> dict[str, Json]:
 
 
 def rows_of(metrics: Json, kind: str) -> dict[str, Json]:
-    """The scores of one kind: choice, bias, text or average."""
+    """The scores of one kind (contracts/schemas/results.md)."""
     return {key: row for key, row in metrics.items() if isinstance(row, dict) and row.get("kind") == kind}
 
 
@@ -143,6 +143,19 @@ def written(lineage: Lineage) -> Section | None:
         "TER and perplexity less is better."
     )
     return Section("written", "Written answers", [Text(told), _table("Scores", models, keys, lambda v: fixed(v, 3))])
+
+
+def probes(lineage: Lineage) -> Section | None:
+    """Pass rates of expected behaviours, class by class, against guessing."""
+    models = of_models(lineage)
+    keys = _keys(models, "probe")
+    if not keys:
+        return None
+    told = (
+        "Prompts by expected behaviour. One is passed where the right continuation is likelier than every wrong one, "
+        "or where it is written; chance is what guessing would pass."
+    )
+    return Section("probes", "Probes", [Text(told), _table("Pass rates by class", models, keys)])
 
 
 def heldout_text(lineage: Lineage) -> Section | None:

@@ -35,6 +35,8 @@ STAGE = Stage(
         "results-base?": ("results",),
         "results-sft?": ("results",),
         "results-ppo?": ("results",),
+        "leakage?": ("results",),
+        "paired?": ("report",),
     },
     writes="report",
     cost="seconds; it reads every input's bytes once to verify them, and keeps little in memory",

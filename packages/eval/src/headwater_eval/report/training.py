@@ -52,7 +52,8 @@ def tokenizers(lineage: Lineage) -> Section | None:
     found = (artefact.json("comparison.json") or {}).get("tokenizers") if artefact else None
     if not isinstance(found, dict) or not found:
         return None
-    speeds = next((r.measured.get("speeds") for r in lineage.records if r.stage == "compare"), None) or {}
+    of_tokenizers = (r for r in lineage.records if (r.package, r.stage) == ("headwater-tokenizer", "compare"))
+    speeds = next((r.measured.get("speeds") for r in of_tokenizers), None) or {}
     section = Section("tokenizers", "Tokenizers compared")
     section.blocks.append(
         Text(
