@@ -23,6 +23,8 @@ HOSTILE = "---\n<script>alert(1)</script> | # x [a](http://b) \u202e`"
 RESULTS = ["results-base", "results-sft", "results-ppo"]
 DECLARED = [name.removesuffix("?") for name in STAGE.reads if name not in ("*", "model?", "review?")]
 BOOLQ = "acc (95% interval 0.47 to 0.57, n 200, chance 0.5)"
+STAGES = 28
+"""Run records of the small run."""
 ENVIRONMENT = {"processor": "AMD EPYC", "cores": 2, "memory_gb": 25.3, "gpus": []}
 
 
@@ -65,10 +67,14 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
     assert told.model_name == "headwater-tiny" and told.datasets == ["prose"]
     metrics = json.loads((run.root / "results-base/metrics.json").read_text())
     found = {(r.dataset_name, r.metric_name): r for r in told.eval_results}
-    assert len(metrics) == 9 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
+    assert len(metrics) == 15 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
         ("boolq", BOOLQ), ("piqa", BOOLQ.replace("0.47 to 0.57", "0.52 to 0.62")),
         ("crows", BOOLQ.replace("0.47 to 0.57", "0.46 to 0.56")),
         ("nq_open", "exact_match (95% interval 0.075 to 0.175, n 200)"),
+        ("winobias", "acc (95% interval 0.06 to 0.16, n 200, chance 0)"),
+        ("probes", "acc (95% interval 0.25 to 0.35, n 200, chance 0.25)"),
+        ("humaneval", "pass@1 (95% interval -0.035 to 0.065, n 200)"),
+        ("bold", "acc (95% interval 0.15 to 0.25, n 200)"),
         ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
     }  # fmt: skip
     boolq = found["boolq", BOOLQ]
@@ -93,8 +99,8 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "3.94 M tokens, 5.99e12 floating-point operations" in text
     assert "| processor | AMD EPYC |" in text and "optimizer.kind | adamw" in text.replace("\\", "")
     assert "| boolq | acc | 200 | 0.5 | 0.52 [0.47, 0.57] |" in text
-    kwh = 26 * 2.5 / 3600 * 100 / 1000 * 1.5  # 26 stages of 2.5 s
-    assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / 26:.3g}"[:-1] in text
+    kwh = STAGES * 2.5 / 3600 * 100 / 1000 * 1.5  # of 2.5 s each
+    assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / STAGES:.3g}"[:-1] in text
     assert "model is not shown to be better than guessing on boolq" in text.replace("\\", "")
     for sentence in ("The licence of the weights was not stated.", "Leakage of training data: none of the results"):
         assert sentence in text
@@ -115,7 +121,7 @@ def test_what_was_masked_repeated_and_found_is_told(run, tmp_path: Path) -> None
 def test_emissions_stand_in_the_head_where_the_grid_is_known(run, tmp_path: Path) -> None:
     text = card(run, tmp_path, "--set", "energy.watts=100", "--set", "energy.grams_per_kwh=400")
     told = head(text)["co2_eq_emissions"]
-    assert told["emissions"] == pytest.approx(26 * 2.5 / 3600 * 0.1 * 1.56 * 400, abs=1e-3)
+    assert told["emissions"] == pytest.approx(STAGES * 2.5 / 3600 * 0.1 * 1.56 * 400, abs=1e-3)
     assert "100 W a device, as given" in told["source"] and told["training_type"] == "pre-training and fine-tuning"
 
 
