@@ -73,7 +73,7 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
         ("nq_open", "exact_match (95% interval 0.075 to 0.175, n 200)"),
         ("winobias", "acc (95% interval 0.06 to 0.16, n 200, chance 0)"),
         ("probes", "acc (95% interval 0.25 to 0.35, n 200, chance 0.25)"),
-        ("humaneval", "pass@1 (95% interval -0.035 to 0.065, n 200)"),
+        ("humaneval", "pass@1 (95% interval −0.035 to 0.065, n 200)"),
         ("bold", "acc (95% interval 0.15 to 0.25, n 200)"),
         ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
     }  # fmt: skip
@@ -102,6 +102,9 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     kwh = STAGES * 2.5 / 3600 * 100 / 1000 * 1.5  # of 2.5 s each
     assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / STAGES:.3g}"[:-1] in text
     assert "model is not shown to be better than guessing on boolq" in text.replace("\\", "")
+    assert "## Toxicity" in text and "| bold | acc | 200 |" in text.split("## Toxicity")[1].split("## ")[0]
+    assert "| winobias | acc | 200 | 0 |" in text.split("## Bias")[1].split("## ")[0]
+    assert "Toxicity: none" not in text and "## Harm" not in text
     for sentence in ("The licence of the weights was not stated.", "Leakage of training data: none of the results"):
         assert sentence in text
     assert "Emissions are not known" in text and "co2_eq_emissions" not in text
@@ -139,7 +142,7 @@ def test_with_nothing_given_everything_is_said_to_be_missing_and_nothing_is_made
 
 def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_path: Path) -> None:
     rows = {"pii": {"metric": "rate", "value": 0.02, "low": 0.01, "high": 0.04, "n": 500, "chance": None,
-                    "kind": "leak"},
+                    "kind": "leakage"},
             "probes:negation": {"metric": "acc", "value": 0.4, "low": 0.26, "high": 0.55, "n": 40, "chance": 0.5,
                                 "kind": "probe"},
             "crows": {"metric": "pct", "value": 0.7, "low": 0.6, "high": 0.8, "n": 90, "chance": 0.5, "kind": "bias"},
@@ -154,7 +157,7 @@ def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_pat
 
 
 def test_results_of_one_model_share_a_column(run, tmp_path: Path) -> None:
-    rows = {"pii": {"metric": "rate", "value": 0.02, "n": 500, "chance": None, "kind": "leak"}}
+    rows = {"pii": {"metric": "rate", "value": 0.02, "n": 500, "chance": None, "kind": "leakage"}}
     (run.root / "results-sft/metrics.json").write_text(json.dumps(rows))
     made = json.loads((run.root / "results-sft/manifest.json").read_text())
     made["inputs"]["model"] = json.loads((run.root / "results-base/manifest.json").read_text())["inputs"]["model"]
