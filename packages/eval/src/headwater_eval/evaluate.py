@@ -308,7 +308,7 @@ def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) ->
     for name in sorted(skipped):
         run.log(f"{name}: skipped: {skipped[name]}")
     if skipped:
-        run.log(f"{len(set(asked) - set(skipped))} tasks scored, {len(skipped)} skipped")
+        run.log(f"tasks scored: {len(set(asked) - set(skipped))}, skipped: {len(skipped)}")
 
 
 def _rank(job: Path, folder: Path | None) -> None:

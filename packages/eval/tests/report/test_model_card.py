@@ -23,6 +23,8 @@ HOSTILE = "---\n<script>alert(1)</script> | # x [a](http://b) \u202e`"
 RESULTS = ["results-base", "results-sft", "results-ppo"]
 DECLARED = [name.removesuffix("?") for name in STAGE.reads if name not in ("*", "model?", "review?")]
 BOOLQ = "acc (95% interval 0.47 to 0.57, n 200, chance 0.5)"
+STAGES = 28
+"""Run records of the small run."""
 ENVIRONMENT = {"processor": "AMD EPYC", "cores": 2, "memory_gb": 25.3, "gpus": []}
 
 
@@ -65,10 +67,14 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
     assert told.model_name == "headwater-tiny" and told.datasets == ["prose"]
     metrics = json.loads((run.root / "results-base/metrics.json").read_text())
     found = {(r.dataset_name, r.metric_name): r for r in told.eval_results}
-    assert len(metrics) == 9 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
+    assert len(metrics) == 15 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
         ("boolq", BOOLQ), ("piqa", BOOLQ.replace("0.47 to 0.57", "0.52 to 0.62")),
         ("crows", BOOLQ.replace("0.47 to 0.57", "0.46 to 0.56")),
         ("nq_open", "exact_match (95% interval 0.075 to 0.175, n 200)"),
+        ("winobias", "acc (95% interval 0.06 to 0.16, n 200, chance 0)"),
+        ("probes", "acc (95% interval 0.25 to 0.35, n 200, chance 0.25)"),
+        ("humaneval", "pass@1 (95% interval −0.035 to 0.065, n 200)"),
+        ("bold", "acc (95% interval 0.15 to 0.25, n 200)"),
         ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
     }  # fmt: skip
     boolq = found["boolq", BOOLQ]
@@ -93,9 +99,12 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "3.94 M tokens, 5.99e12 floating-point operations" in text
     assert "| processor | AMD EPYC |" in text and "optimizer.kind | adamw" in text.replace("\\", "")
     assert "| boolq | acc | 200 | 0.5 | 0.52 [0.47, 0.57] |" in text
-    kwh = 26 * 2.5 / 3600 * 100 / 1000 * 1.5  # 26 stages of 2.5 s
-    assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / 26:.3g}"[:-1] in text
+    kwh = STAGES * 2.5 / 3600 * 100 / 1000 * 1.5  # of 2.5 s each
+    assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / STAGES:.3g}"[:-1] in text
     assert "model is not shown to be better than guessing on boolq" in text.replace("\\", "")
+    assert "## Toxicity" in text and "| bold | acc | 200 |" in text.split("## Toxicity")[1].split("## ")[0]
+    assert "| winobias | acc | 200 | 0 |" in text.split("## Bias")[1].split("## ")[0]
+    assert "Toxicity: none" not in text and "## Harm" not in text
     for sentence in ("The licence of the weights was not stated.", "Leakage of training data: none of the results"):
         assert sentence in text
     assert "Emissions are not known" in text and "co2_eq_emissions" not in text
@@ -115,7 +124,7 @@ def test_what_was_masked_repeated_and_found_is_told(run, tmp_path: Path) -> None
 def test_emissions_stand_in_the_head_where_the_grid_is_known(run, tmp_path: Path) -> None:
     text = card(run, tmp_path, "--set", "energy.watts=100", "--set", "energy.grams_per_kwh=400")
     told = head(text)["co2_eq_emissions"]
-    assert told["emissions"] == pytest.approx(26 * 2.5 / 3600 * 0.1 * 1.56 * 400, abs=1e-3)
+    assert told["emissions"] == pytest.approx(STAGES * 2.5 / 3600 * 0.1 * 1.56 * 400, abs=1e-3)
     assert "100 W a device, as given" in told["source"] and told["training_type"] == "pre-training and fine-tuning"
 
 
@@ -133,7 +142,7 @@ def test_with_nothing_given_everything_is_said_to_be_missing_and_nothing_is_made
 
 def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_path: Path) -> None:
     rows = {"pii": {"metric": "rate", "value": 0.02, "low": 0.01, "high": 0.04, "n": 500, "chance": None,
-                    "kind": "leak"},
+                    "kind": "leakage"},
             "probes:negation": {"metric": "acc", "value": 0.4, "low": 0.26, "high": 0.55, "n": 40, "chance": 0.5,
                                 "kind": "probe"},
             "crows": {"metric": "pct", "value": 0.7, "low": 0.6, "high": 0.8, "n": 90, "chance": 0.5, "kind": "bias"},
@@ -148,7 +157,7 @@ def test_bias_leakage_and_probes_get_tables_and_limits_of_their_own(run, tmp_pat
 
 
 def test_results_of_one_model_share_a_column(run, tmp_path: Path) -> None:
-    rows = {"pii": {"metric": "rate", "value": 0.02, "n": 500, "chance": None, "kind": "leak"}}
+    rows = {"pii": {"metric": "rate", "value": 0.02, "n": 500, "chance": None, "kind": "leakage"}}
     (run.root / "results-sft/metrics.json").write_text(json.dumps(rows))
     made = json.loads((run.root / "results-sft/manifest.json").read_text())
     made["inputs"]["model"] = json.loads((run.root / "results-base/manifest.json").read_text())["inputs"]["model"]

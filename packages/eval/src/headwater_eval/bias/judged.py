@@ -53,11 +53,6 @@ def needs_judge(name: str) -> str:
     )
 
 
-def equipped(benchmark: Benchmark, judge: Judge | None, sampling: SamplingConfig) -> Benchmark:
-    """Any benchmark as it is, a judged one with its judge."""
-    return benchmark.equipped(judge, sampling) if isinstance(benchmark, JudgedBenchmark) else benchmark
-
-
 def _judged(make: Callable, judge: Judge, benchmark: Benchmark, items: list[Item], logged: list[dict]) -> list[Row]:
     return [{**row, **judge.about()} for row in make(benchmark, items, logged, judge)]
 

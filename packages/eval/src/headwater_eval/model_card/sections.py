@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from ..catalogue import suite
 from ..report import data as report_data
 from ..report.document import Block, Notice, Section, Table, Text
 from ..report.inputs import Artefact, Json, Lineage
@@ -21,10 +22,11 @@ RUNS = ("sft", "reward", "ppo")
 SETTINGS = ("optimizer", "schedule", "objective", "precision", "micro_batch", "seed", "data", "ramp", "local")
 KINDS = {
     "choice": "Benchmarks", "average": "Benchmarks", "code": "Benchmarks", "probe": "Probes by expected behaviour",
-    "bias": "Bias", "toxicity": "Toxicity", "leak": "Leakage", "leakage": "Leakage", "memorisation": "Leakage",
-    "privacy": "Leakage", "clean": "Contamination", "dirty": "Contamination", "difference": "Contamination",
+    "bias": "Bias", "harm": "Bias", "toxic": "Toxicity", "leakage": "Leakage", "clean": "Contamination",
+    "dirty": "Contamination", "difference": "Contamination",
 }  # fmt: skip
-"""Kind of a score -> the table that it stands in; another kind gets one of its own name."""
+"""Kind of a score -> the table that it stands in; another kind gets one of its own name. `toxic`: of kind harm, and of
+a task on toxic language."""
 
 
 class Card:
@@ -420,8 +422,10 @@ def sources(corpus: Artefact | None) -> list[str]:
 
 
 def _title(key: str, row: Json) -> str:
-    kind = str(row.get("kind", "other"))
-    if key.partition(":")[0] == "heldout" or row.get("metric") == "bits_per_byte":
+    kind, task = str(row.get("kind", "other")), key.partition(":")[0]
+    if kind == "harm" and ("classifier" in row or task in {benchmark.name for benchmark in suite("toxicity")}):
+        kind = "toxic"
+    if task == "heldout" or row.get("metric") == "bits_per_byte":
         return "Held-out text"
     return "Benchmarks" if kind == "text" else KINDS.get(kind, spelled(kind).capitalize())
 
