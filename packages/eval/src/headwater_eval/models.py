@@ -104,7 +104,7 @@ def _kind(folder: Path) -> Literal["native", "hf"]:
 def identify(spec: ModelSpec) -> dict[str, Any]:
     """All of a model that its answers depend on, by content: no path, so that a moved folder is the same model."""
     if spec.steering:
-        experts = {name: _files(Path(spec.steering[name])) for name in ("expert", "anti") if name in spec.steering}
+        experts = {name: _files(Path(spec.steering[name])) for name in steering.EXPERTS if name in spec.steering}
         return {**identify(replace(spec, steering={})), "steering": steering.identify(spec.steering, experts)}
     files = {"model": _files(Path(spec.folder))} if spec.folder else {}
     if spec.backend == "native":

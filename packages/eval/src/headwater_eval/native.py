@@ -37,7 +37,8 @@ class NativeScorer:
 
         self._generate, self._trees, self._tree_scores = generation.generate, tree.trees, forward.tree_scores
         self.model, self.tokenizer, self.batch_tokens = loaded.model.eval(), loaded.tokenizer, batch_tokens
-        self._loaded, self._guides = loaded, []
+        self._loaded = loaded
+        self._guides: list[Any] = []
         self.context, self._folder = loaded.config.context, loaded.folder
         self.tokenizer.encode_special_tokens = True  # a document that spells <|end|> holds seven letters, no turn's end
         self.end_of_document = loaded.end_of_text

@@ -18,7 +18,7 @@ from .steering_config import RerankConfig, SteeringConfig
 from .toxicity.judge import Judge
 from .toxicity.judge import load as load_judge
 
-GUIDES = ("blocklist", "expert", "anti")
+EXPERTS: tuple[str, ...] = ("expert", "anti")
 
 
 def plain(config: SteeringConfig, toxicity: Path | None) -> dict[str, Any]:
@@ -62,13 +62,13 @@ def steered(lm: LM, steering: dict[str, Any]) -> LM:
     Raises:
         UserError: a blocklist or experts for a model that headwater-model does not run; and as its `guides`.
     """
-    if any(name in steering for name in GUIDES):
+    if any(name in steering for name in ("blocklist", *EXPERTS)):
         if not isinstance(lm, HeadwaterLM) or not hasattr(lm.scorer, "steer"):
             raise UserError(
                 "a blocklist and experts steer a model that headwater-model runs, token by token; of any other only "
                 "steering.rerank is possible"
             )
-        folders = {name: Path(steering[name]) for name in ("expert", "anti") if name in steering}
+        folders = {name: Path(steering[name]) for name in EXPERTS if name in steering}
         weights = {name: steering[name] for name in ("alpha", "top_p") if name in steering}
         lm.scorer.steer(phrases=steering.get("blocklist", ()), **folders, **weights)
     if "rerank" in steering:

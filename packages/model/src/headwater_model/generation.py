@@ -367,13 +367,15 @@ def _steps(
             else:
                 quantiles = torch.tensor([draws.random() for draws in own], dtype=torch.float64)
                 ids = sample_at(logits, temperature, top_k, top_p, quantiles)
-            for part in (cached, *guiding):
-                part.add(ids)
+            cached.add(ids)
+            for guide in guiding:
+                guide.add(ids)
             keep = yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
             if keep is not None:
                 own = None if own is None else [own[row] for row in keep]
-                for part in (cached, *guiding):
-                    part.keep(keep)
+                cached.keep(keep)
+                for guide in guiding:
+                    guide.keep(keep)
     finally:
         model.train(training)
 

@@ -36,10 +36,11 @@ def guides(
     """
     found: list[Guide] = []
     if expert or anti:
-        models = [
-            folder and experts.load(folder, loaded.tokenizer, loaded.config.vocab, dtype) for folder in (expert, anti)
-        ]
-        found.append(experts.Experts(*models, alpha, top_p))
+        more, less = (
+            experts.load(folder, loaded.tokenizer, loaded.config.vocab, dtype) if folder else None
+            for folder in (expert, anti)
+        )
+        found.append(experts.Experts(more, less, alpha, top_p))
     if phrases:
         found.append(blocklist.Blocklist(phrases, loaded.tokenizer))
     return found
