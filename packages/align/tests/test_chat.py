@@ -21,10 +21,12 @@ def test_each_line_gets_an_answer_until_quit(sft_model, monkeypatch, capsys):
     assert len(capsys.readouterr().out.splitlines()) == 2
 
 
-def test_a_blocked_word_is_never_said_and_an_anti_expert_changes_what_is(sft_model, tmp_path, monkeypatch, capsys):
+def test_a_blocked_word_is_never_said_and_an_expert_changes_what_is(
+    sft_model, base_model, tmp_path, monkeypatch, capsys
+):
     heard = []
     (tmp_path / "words").write_text("placeholder of the first turn\n")
-    for options in ([], ["--block", str(tmp_path / "words")], ["--anti-expert", str(sft_model), "--alpha", "-5"]):
+    for options in ([], ["--block", str(tmp_path / "words")], ["--expert", str(base_model)]):
         say(monkeypatch, "Number 3?\nNumber 4?\n")
         command = ["chat", "--model", str(sft_model), "--max-tokens", "20", "--seed", "5", *options]
         assert main(command) == 0
