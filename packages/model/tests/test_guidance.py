@@ -199,6 +199,25 @@ def test_experts_with_caches_are_the_equation_over_full_passes(model: gpt.GPT, s
                 assert logprob == pytest.approx(float(expected), abs=1e-4)
 
 
+def test_experts_choose_among_what_a_blocklist_leaves(
+    folders: tuple[Path, Path], model: gpt.GPT, tokenizer: Tokenizer
+) -> None:
+    """Also where all that the model finds likely is blocked, and with no cut and an expert alone."""
+    loaded = pretrained.load(folders[0])
+    prompt = tokenizer.encode("Raise the").ids
+    words = re.findall(r"\w+", tokenizer.decode(generate(model, [prompt], 12, temperature=0)[0].tokens))
+    for top_p, pair in ((1e-6, folders), (1.0, (folders[1], None)), (1.0, (None, folders[1]))):
+        steering = guides(loaded, words, *pair, top_p=top_p)
+        for temperature in (0.0, 1.0):
+            (row,) = generate(model, [prompt], 12, temperature, guides=steering)
+            assert not pattern(words).search(tokenizer.decode(row.tokens))
+            assert all(logprob > -torch.inf for logprob in row.logprobs)
+    with pytest.raises(UserError, match="leaves no token"):
+        bare = Tokenizer(models.BPE({"a": 0, "A": 1}, []))
+        bare.decoder = decoders.ByteLevel()
+        Blocklist(["a"], bare).masked((Phrases.START, b""))
+
+
 def test_no_weight_is_no_steering_bit_for_bit(model: gpt.GPT, shape: ModelConfig) -> None:
     off = Experts(_model(shape, 6), _model(shape, 7), alpha=0.0)
     assert generate(model, PROMPTS, 12, seed=3, guides=[off]) == generate(model, PROMPTS, 12, seed=3)

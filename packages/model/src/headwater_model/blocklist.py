@@ -190,12 +190,17 @@ class Blocklist:
 
         Args:
             state: of the automaton, and the bytes of an unfinished character.
+
+        Raises:
+            UserError: all of them would.
         """
         if state not in self._masked:
             here = self._base[1].clone()
             self._visit(0, *state, here)
             mask = torch.zeros(len(self._bytes), dtype=torch.bool)
             mask[self._order] = here
+            if mask.all():
+                raise UserError("the blocklist leaves no token to write; take out its shortest words")
             self._masked[state] = mask
         return self._masked[state]
 

@@ -80,12 +80,13 @@ def combine(base: Tensor, expert: Tensor, anti: Tensor, alpha: float, top_p: flo
     """z + alpha (z_expert - z_anti) where the base's nucleus is, -inf elsewhere.
 
     Args:
-        base, expert, anti: logits, float32 [batch, vocabulary].
+        base, expert, anti: logits, float32 [batch, vocabulary]; an id that is -inf in `base` stays so.
 
     Returns:
         float32 [batch, vocabulary].
     """
-    return torch.where(nucleus(base, top_p), base + alpha * (expert - anti), -torch.inf)
+    kept = nucleus(base, top_p) & (base > -torch.inf)
+    return torch.where(kept, base + alpha * (expert - anti), -torch.inf)
 
 
 def load(folder: Path, tokenizer: Tokenizer, vocabulary: int, dtype: torch.dtype = torch.float32) -> GPT:

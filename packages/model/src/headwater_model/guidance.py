@@ -24,7 +24,7 @@ def guides(
     top_p: float = experts.BASE_TOP_P,
     dtype: torch.dtype = torch.float32,
 ) -> list[Guide]:
-    """The guides of a model, for `generation.generate`; the blocklist last, since it forbids.
+    """The guides of a model, for `generation.generate`; the blocklist first: experts choose among the rest.
 
     Args:
         phrases: never written, see `blocklist.Blocklist`.
@@ -35,14 +35,14 @@ def guides(
         UserError: an expert with another tokenizer, a tokenizer whose tokens are no pieces of text, an empty phrase.
     """
     found: list[Guide] = []
+    if phrases:
+        found.append(blocklist.Blocklist(phrases, loaded.tokenizer))
     if expert or anti:
         more, less = (
             experts.load(folder, loaded.tokenizer, loaded.config.vocab, dtype) if folder else None
             for folder in (expert, anti)
         )
         found.append(experts.Experts(more, less, alpha, top_p))
-    if phrases:
-        found.append(blocklist.Blocklist(phrases, loaded.tokenizer))
     return found
 
 
