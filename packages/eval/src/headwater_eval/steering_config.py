@@ -20,8 +20,8 @@ class ExpertsConfig(Config):
     anti: str | None = Field(
         None, exclude=True, description="export folder of one fine-tuned on text as it should not be; null: the model"
     )
-    alpha: float = Field(2.0, description="weight of expert less anti-expert (the paper's for detoxification)")
-    top_p: float = Field(0.9, gt=0, le=1, description="of the model, before its experts are heard (the paper's)")
+    alpha: float = Field(2.0, description="weight of expert less anti-expert (the authors' for detoxification)")
+    top_p: float = Field(0.9, gt=0, le=1, description="of the model, before its experts are heard (the authors')")
     content: dict[str, dict[str, str]] = Field(
         {}, description="filled in, expert or anti -> sha256 of the folder's files: a result names no path"
     )

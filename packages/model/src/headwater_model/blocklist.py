@@ -1,8 +1,7 @@
 """Words and phrases that are never written, wherever tokens begin and end in them.
 
 The ids that would complete a phrase are masked before each choice, as in the word filtering of Gehman et al. 2020
-(arXiv:2009.11462, section 4), whose list of words is one of whole tokens; here a phrase may span tokens, and a token
-may hold more than the phrase. An automaton reads characters: its state is how far each phrase has come. For a state
+(arXiv:2009.11462); a phrase may span tokens, and a token may hold more than the phrase. An automaton reads characters: its state is how far each phrase has come. For a state
 the set of masked ids is found once, in the tree of all tokens' bytes, of which only the branches are visited whose
 states differ from those of the beginning of a text.
 

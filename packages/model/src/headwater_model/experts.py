@@ -3,7 +3,8 @@
     p(x) = softmax(z + alpha (z_expert - z_anti))        equation 2
 
 z are the logits of the model, of one that was fine-tuned on text as it should be, and of one fine-tuned on text as it
-should not be. The model's own top-p comes first (section 2.2), so that the experts choose among what it finds likely.
+should not be. The model's own top-p comes first (`filter_p` of the authors' code), so that the experts choose among
+what it finds likely; where expert or anti-expert is missing, the model stands in its place, as there.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from .gpt import GPT
 from .pretrained import Loaded
 
 ALPHA = 2.0
-"""The paper's for detoxification (section 3.1)."""
+"""The authors' for detoxification (their scripts/our_scripts/toxicity/dexperts.sh)."""
 BASE_TOP_P = 0.9
-"""The paper's top-p of the model itself (section 3.1)."""
+"""The same scripts'."""
 
 
 class Experts:
