@@ -1,9 +1,9 @@
 """Words and phrases that are never written, wherever tokens begin and end in them.
 
 The ids that would complete a phrase are masked before each choice, as in the word filtering of Gehman et al. 2020
-(arXiv:2009.11462); a phrase may span tokens, and a token may hold more than the phrase. An automaton reads characters: its state is how far each phrase has come. For a state
-the set of masked ids is found once, in the tree of all tokens' bytes, of which only the branches are visited whose
-states differ from those of the beginning of a text.
+(arXiv:2009.11462); a phrase may span tokens, and a token may hold more than the phrase. An automaton reads characters:
+its state is how far each phrase has come. For a state the set of masked ids is found once, in the tree of all tokens'
+bytes, of which only the branches are visited whose states differ from those of the beginning of a text.
 
 A word counts as whole where no letter, digit or underscore stands beside it. A text may end after any token, so a
 phrase is refused at its last letter: "classic" may be written with "class" blocked where one token holds both "class"
