@@ -1,4 +1,5 @@
 import io
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -18,6 +19,22 @@ def test_each_line_gets_an_answer_until_quit(sft_model, monkeypatch, capsys):
     say(monkeypatch, "Number 3?\n\nNumber 4?\n/quit\nNumber 5?\n")
     assert main(["chat", "--model", str(sft_model), "--max-tokens", "20", "--temperature", "0"]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_a_blocked_word_is_never_said_and_an_expert_changes_what_is(
+    sft_model, base_model, tmp_path, monkeypatch, capsys
+):
+    heard = []
+    (tmp_path / "words").write_text("placeholder of the first turn\n")
+    for options in ([], ["--block", str(tmp_path / "words")], ["--expert", str(base_model)]):
+        say(monkeypatch, "Number 3?\nNumber 4?\n")
+        command = ["chat", "--model", str(sft_model), "--max-tokens", "20", "--seed", "5", *options]
+        assert main(command) == 0
+        heard.append(capsys.readouterr().out)
+        (tmp_path / "words").write_text("\n".join(re.findall(r"\w+", heard[0])))
+    words = {word.lower() for word in re.findall(r"\w+", heard[0])}
+    assert words and not words & {word.lower() for word in re.findall(r"\w+", heard[1])}
+    assert heard[2] != heard[0]
 
 
 def test_the_same_seed_gives_the_same_conversation(sft_model, monkeypatch, capsys):

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from ._contracts.errors import UsageError
 from .chat_format import ChatFormat
 from .conversation import Message
-from .engine import generation, pretrained, runtime
+from .engine import generation, guidance, pretrained, runtime
 
 
 def run(args: Namespace) -> None:
@@ -19,6 +19,7 @@ def run(args: Namespace) -> None:
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
     chat = ChatFormat(loaded.tokenizer)
+    guides = guidance.of_arguments(args, loaded)
     longest = args.max_tokens or min(256, loaded.config.context // 2)
     room = loaded.config.context - longest
     if room < 2:
@@ -36,7 +37,7 @@ def run(args: Namespace) -> None:
             continue
         ids = generation.stream(
             loaded.model, prompt, max_new_tokens=longest, temperature=args.temperature, top_p=args.top_p,
-            stop_ids=chat.stops, seed=args.seed + turn,
+            stop_ids=chat.stops, seed=args.seed + turn, guides=guides,
         )  # fmt: skip
         answer = ""
         for piece in generation.decode(loaded.tokenizer, ids):

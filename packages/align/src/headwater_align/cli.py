@@ -79,6 +79,10 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="nucleus (default: 0.95)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampling (default: 1)")
+    parser.add_argument("--block", type=Path, metavar="FILE", help="words and phrases never to write, one a line")
+    parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
+    parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
+    parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
 
 
 COMMANDS = (

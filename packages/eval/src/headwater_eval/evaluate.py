@@ -22,6 +22,7 @@ from . import (
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     models,
     samples,
+    steering,
 )
 from ._contracts.config import parse, resolved
 from ._contracts.errors import UserError
@@ -84,6 +85,7 @@ def run(run: Run) -> None:
     model = ModelSpec(
         "native", str(run.inputs["model"]), dtype=config.dtype, threads=config.threads,
         batch_tokens=config.batch_tokens, overlap=config.heldout.overlap,
+        steering=steering.plain(config.steering, run.inputs.get("toxicity")),
     )  # fmt: skip
     cache, parts = run.work / "requests.sqlite", run.work / "parts"
     plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache, run.inputs.get("toxicity"))

@@ -6,12 +6,13 @@ name is one of lm-eval's own models: hf, vllm, openai-completions, ... with its 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
+from . import steering
 from ._contracts.errors import UserError
 from ._contracts.manifest import NAME, sha256_file
 from ._contracts.stage import code_hash
@@ -44,6 +45,8 @@ class ModelSpec:
     """Rows of a batch of lm-eval's backends; None: 16 of `hf`, else the backend's own number."""
     overlap: float = 0.5
     """See `lm.HeadwaterLM`."""
+    steering: dict[str, Any] = field(default_factory=dict)
+    """Of what it writes: `steering.plain`."""
 
 
 def resolve(model: str, arguments: dict[str, Any], tokenizer: Path | None = None, **options: Any) -> ModelSpec:
@@ -100,6 +103,9 @@ def _kind(folder: Path) -> Literal["native", "hf"]:
 
 def identify(spec: ModelSpec) -> dict[str, Any]:
     """All of a model that its answers depend on, by content: no path, so that a moved folder is the same model."""
+    if spec.steering:
+        experts = {name: _files(Path(spec.steering[name])) for name in steering.EXPERTS if name in spec.steering}
+        return {**identify(replace(spec, steering={})), "steering": steering.identify(spec.steering, experts)}
     files = {"model": _files(Path(spec.folder))} if spec.folder else {}
     if spec.backend == "native":
         if spec.tokenizer:
@@ -129,8 +135,10 @@ def load(spec: ModelSpec) -> LM:
     """The model behind lm-eval's interface.
 
     Raises:
-        UserError: what it needs is not installed, or its folder is not whole.
+        UserError: what it needs is not installed, its folder is not whole, or it can't be steered so.
     """
+    if spec.steering:
+        return steering.steered(load(replace(spec, steering={})), spec.steering)
     if spec.backend == "native":
         from . import native
 

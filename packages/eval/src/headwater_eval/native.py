@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -36,11 +37,19 @@ class NativeScorer:
 
         self._generate, self._trees, self._tree_scores = generation.generate, tree.trees, forward.tree_scores
         self.model, self.tokenizer, self.batch_tokens = loaded.model.eval(), loaded.tokenizer, batch_tokens
+        self._loaded = loaded
+        self._guides: list[Any] = []
         self.context, self._folder = loaded.config.context, loaded.folder
         self.tokenizer.encode_special_tokens = True  # a document that spells <|end|> holds seven letters, no turn's end
         self.end_of_document = loaded.end_of_text
         self._chat = [self.tokenizer.token_to_id(token) for token in CHAT]
         self.end_of_turn = self.end_of_document if self._chat[-1] is None else self._chat[-1]
+
+    def steer(self, **how: Any) -> None:
+        """Steer what `generate` and `write` write from now on, by `headwater_model.guidance.guides`' arguments."""
+        from headwater_model import guidance
+
+        self._guides = guidance.guides(self._loaded, dtype=next(self.model.parameters()).dtype, **how)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
@@ -96,7 +105,9 @@ class NativeScorer:
 
     def generate(self, prompts: list[list[int]], max_new_tokens: int, stop: list[int]) -> list[list[int]]:
         """Greedy continuations without the id that stopped them."""
-        written = self._generate(self.model, prompts, max_new_tokens, temperature=0.0, stop_ids=stop)
+        written = self._generate(
+            self.model, prompts, max_new_tokens, temperature=0.0, stop_ids=stop, guides=self._guides
+        )
         return [[i for i in one.tokens if i not in stop] for one in written]
 
     def write(self, prompts: list[list[int]], how: Decoding, seeds: list[int]) -> list[str]:
@@ -118,6 +129,7 @@ class NativeScorer:
                 stop=how.until,
                 tokenizer=self.tokenizer,
                 seeds=[seeds[i] for i in batch],
+                guides=self._guides,
             )
             for i, one in zip(batch, written, strict=True):
                 texts[i] = one.text if how.until else self.decode(one.tokens)

@@ -63,6 +63,10 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
+    parser.add_argument("--block", type=Path, metavar="FILE", help="words and phrases never to write, one a line")
+    parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
+    parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
+    parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
 
 
 def _steer_arguments(parser: argparse.ArgumentParser) -> None:

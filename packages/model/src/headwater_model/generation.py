@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from random import Random
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import headwater_model.cpu as cpu
 
@@ -31,7 +31,7 @@ class Generated(NamedTuple):
     tokens: list[int]
     """New ids, the stop id included where one was reached."""
     logprobs: list[float]
-    """Log-probability of each under the distribution at temperature 1, before top-k and top-p."""
+    """Log-probability of each under the distribution at temperature 1, after guides, before top-k and top-p."""
     text: str = ""
     """With stop strings: what was written before the first of them. Empty without."""
 
@@ -48,6 +48,7 @@ def generate(
     stop: Sequence[str] = (),
     tokenizer: Tokenizer | None = None,
     seeds: Sequence[int] | None = None,
+    guides: Sequence[Guide] = (),
 ) -> list[Generated]:
     """Continue every prompt until a stop id, a stop string or `max_new_tokens`.
 
@@ -61,6 +62,7 @@ def generate(
         seeds: one a prompt, in place of `seed`: each row draws from a generator of its own, so its sample does not
             depend on the batch either, but for rounding.
         stop: strings that end a row, wherever tokens begin and end in them; they need `tokenizer`.
+        guides: change the logits before the temperature, one after the other.
 
     Returns:
         one `Generated` a prompt, in order.
@@ -78,7 +80,7 @@ def generate(
     stops = set(stop_ids)
     done = [False] * len(prompts)
     alive = list(range(len(prompts)))
-    steps = _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, seeds)
+    steps = _steps(model, prompts, max_new_tokens, temperature, top_k, top_p, seed, seeds, guides)
     keep: list[int] | None = None
     while not all(done):
         try:
@@ -112,9 +114,10 @@ def stream(
     top_p: float = 1.0,
     stop_ids: Sequence[int] = (),
     seed: int = 0,
+    guides: Sequence[Guide] = (),
 ) -> Iterator[int]:
     """Like `generate` for one prompt, id by id; the stop id is the last."""
-    for ids, _ in _steps(model, [prompt], max_new_tokens, temperature, top_k, top_p, seed):
+    for ids, _ in _steps(model, [prompt], max_new_tokens, temperature, top_k, top_p, seed, guides=guides):
         yield ids[0]
         if ids[0] in stop_ids:
             return
@@ -239,11 +242,94 @@ def _cut(logits: Tensor, temperature: float, top_k: int, top_p: float) -> Tensor
         least = logits.topk(top_k).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
     probabilities = logits.softmax(-1)
-    if top_p < 1:
-        ordered, order = probabilities.sort(descending=True)
-        before = ordered.cumsum(-1) - ordered  # the first id that reaches top_p stays in
-        probabilities = torch.zeros_like(ordered).scatter(-1, order, ordered.masked_fill(before >= top_p, 0.0))
-    return probabilities
+    return probabilities.masked_fill(~nucleus(logits, top_p), 0.0) if top_p < 1 else probabilities
+
+
+def nucleus(logits: Tensor, top_p: float) -> Tensor:
+    """Which ids are the likeliest that together reach `top_p`: bool [batch, vocabulary]."""
+    if top_p >= 1:
+        return torch.ones_like(logits, dtype=torch.bool)
+    ordered, order = logits.softmax(-1).sort(descending=True)
+    before = ordered.cumsum(-1) - ordered  # the first id that reaches top_p stays in
+    return torch.zeros_like(order, dtype=torch.bool).scatter(-1, order, before < top_p)
+
+
+class Guide(Protocol):
+    """What bends the choice of the next id; `headwater_model.guidance` has some."""
+
+    def start(self, prompts: list[list[int]], new: int) -> RowGuide:
+        """For a batch of prompts that are continued by `new` ids at most."""
+
+
+class RowGuide(Protocol):
+    """A guide at work on the rows of one batch."""
+
+    def logits(self, logits: Tensor) -> Tensor:
+        """The logits to choose each row's next id by, float32 [batch, vocabulary], from those of the model or of the
+        guide before; at least one of each row stays finite."""
+
+    def add(self, ids: Tensor) -> None:
+        """The ids that were chosen, int64 [batch]."""
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows alone, by their place in the batch."""
+
+
+class Cached:
+    """A batch of prompts in a model's key-value cache, and what the model says comes next."""
+
+    def __init__(self, model: GPT, prompts: Sequence[Sequence[int]], new: int):
+        """
+        Args:
+            prompts: ids, none empty; cut on the left to what `new` ids leave of the context.
+
+        Raises:
+            UserError: an empty prompt, or more new ids than the context holds.
+        """
+        context = model.max_sequence_length
+        if any(len(p) == 0 for p in prompts):
+            raise UserError("a prompt is empty; begin with at least one id, such as <|endoftext|>")
+        if new >= context:
+            raise UserError(f"{new} new tokens do not fit a context of {context}; ask for {context - 1} at most")
+        self.prompts = [list(p[-(context - new) :]) for p in prompts]
+        width = max(map(len, self.prompts))
+        self._model = model
+        self._feed = torch.tensor([[0] * (width - len(p)) + p for p in self.prompts], device=cpu.DEVICE)
+        lengths = torch.tensor([len(p) for p in self.prompts], device=cpu.DEVICE)
+        self._hidden = torch.arange(width + new, device=cpu.DEVICE) < (width - lengths)[:, None]  # [batch, positions]
+        self._prefix = width if model.kind == "prefix" else 0
+        self._ragged = bool(self._hidden.any())
+        self._at = 0
+        self._cache = StaticInferenceContext(len(prompts), width + new)
+        self._fast: decode_step.Decoder | None = None
+
+    def logits(self) -> Tensor:
+        """After all ids so far: float32 [batch, vocabulary], on the CPU. Once after the prompts and each `add`."""
+        feed = self._feed
+        if self._fast is None and self._at > 0 and decode_step.fits(self._model):
+            self._fast = decode_step.Decoder(self._model, self._cache, self._hidden)
+        if self._fast is not None:
+            return self._fast.step(feed[:, 0])
+        bare = not self._ragged and self._at >= self._prefix
+        mask = None if bare else _mask(self._hidden, self._at, feed.size(1), self._prefix)
+        with cpu.on_device() if feed.size(1) > 1 else contextlib.nullcontext():  # a prompt's products are large
+            out = self._model(feed, None, mask, inference_context=self._cache)
+        self._at += feed.size(1)
+        self._cache.sequence_len_offset = self._at
+        self._cache.enable_decode_mode()
+        return out[:, -1].float().cpu()
+
+    def add(self, ids: Tensor) -> None:
+        """One more id a row, int64 [batch]."""
+        self._feed = ids[:, None].to(cpu.DEVICE)
+
+    def keep(self, rows: list[int]) -> None:
+        """Go on with these rows alone, by their place in the batch."""
+        self._feed, self._hidden = self._feed[rows], self._hidden[rows]
+        for layer, pair in self._cache.key_value_memory_dict.items():
+            self._cache.key_value_memory_dict[layer] = tuple(stored[:, rows] for stored in pair)
+        if self._fast is not None:
+            self._fast = decode_step.Decoder(self._model, self._cache, self._hidden, self._fast.packed)
 
 
 @torch.no_grad()
@@ -256,61 +342,40 @@ def _steps(
     top_p: float,
     seed: int,
     seeds: Sequence[int] | None = None,
+    guides: Sequence[Guide] = (),
 ) -> Generator[tuple[list[int], list[float]], list[int] | None, None]:
     """Yield the next id of every row and its log-probability, `new` times.
 
     Send the rows to go on with (by their place among the last answer's), or nothing: all of them.
     """
-    context = model.max_sequence_length
     if not prompts or new < 1:
         return
-    if any(len(p) == 0 for p in prompts):
-        raise UserError("a prompt is empty; begin with at least one id, such as <|endoftext|>")
-    if new >= context:
-        raise UserError(f"{new} new tokens do not fit a context of {context}; ask for {context - 1} at most")
-    prompts = [p[-(context - new) :] for p in prompts]
-    width = max(len(p) for p in prompts)
-    padded = torch.tensor([[0] * (width - len(p)) + list(p) for p in prompts], device=cpu.DEVICE)
-    lengths = torch.tensor([len(p) for p in prompts], device=cpu.DEVICE)
-    hidden = torch.arange(width + new, device=cpu.DEVICE) < (width - lengths)[:, None]  # [batch, all positions]
-    prefix = width if model.kind == "prefix" else 0
-    ragged = bool(hidden.any())
     # Draws are made on the CPU: the same seed gives the same text on every device.
     generator = torch.Generator().manual_seed(seed)
     own = None if seeds is None else [Random(number) for number in seeds]
-    cache = StaticInferenceContext(len(prompts), width + new)
     training = model.training
     model.eval()
     try:
-        feed, at = padded, 0
-        fast: decode_step.Decoder | None = None
+        cached = Cached(model, prompts, new)
+        guiding = [guide.start(cached.prompts, new) for guide in guides]
         for _ in range(new):
-            if fast is not None:
-                logits = fast.step(feed[:, 0])
-            else:
-                mask = _mask(hidden, at, feed.size(1), prefix) if ragged or at < prefix else None
-                with cpu.on_device() if feed.size(1) > 1 else contextlib.nullcontext():  # a prompt's products are large
-                    out = model(feed, None, mask, inference_context=cache)
-                logits = out[:, -1].float().cpu()
-                at += feed.size(1)
-                cache.sequence_len_offset = at
-                cache.enable_decode_mode()
+            logits = cached.logits()
+            for guide in guiding:
+                logits = guide.logits(logits)
             if own is None:
                 ids = sample(logits, temperature, top_k, top_p, generator)
             else:
                 quantiles = torch.tensor([draws.random() for draws in own], dtype=torch.float64)
                 ids = sample_at(logits, temperature, top_k, top_p, quantiles)
+            cached.add(ids)
+            for guide in guiding:
+                guide.add(ids)
             keep = yield ids.tolist(), logits.log_softmax(-1).gather(-1, ids[:, None]).squeeze(-1).tolist()
             if keep is not None:
-                ids, hidden = ids[keep], hidden[keep]
                 own = None if own is None else [own[row] for row in keep]
-                for layer, pair in cache.key_value_memory_dict.items():
-                    cache.key_value_memory_dict[layer] = tuple(stored[:, keep] for stored in pair)
-                if fast is not None:
-                    fast = decode_step.Decoder(model, cache, hidden, fast.packed)
-            feed = ids[:, None].to(cpu.DEVICE)
-            if fast is None and new > 1 and decode_step.fits(model):
-                fast = decode_step.Decoder(model, cache, hidden)
+                cached.keep(keep)
+                for guide in guiding:
+                    guide.keep(keep)
     finally:
         model.train(training)
 

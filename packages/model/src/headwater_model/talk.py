@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from . import generation, pretrained, runtime
+from . import generation, guidance, pretrained, runtime
 from ._contracts.errors import UsageError
 
 
@@ -31,6 +31,7 @@ def generate(args: argparse.Namespace) -> None:
         args.top_p,
         [loaded.end_of_text],
         args.seed,
+        guidance.of_arguments(args, loaded),
     )
     print(args.prompt, end="", flush=True)
     for text in generation.decode(loaded.tokenizer, ids, args.stop):
