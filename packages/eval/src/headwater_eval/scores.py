@@ -208,10 +208,6 @@ def average_score(scores: dict[str, dict]) -> dict[str, dict]:
     return {AVERAGE: score_row("mean accuracy", mean_of_independent(estimates), n, guess, "average")}
 
 
-def _share(outcomes: list[float], metric: str, chance: float | None, kind: str) -> dict:
-    return score_row(metric, wilson(round(sum(outcomes)), len(outcomes)), len(outcomes), chance, kind)
-
-
 def score_row(metric: str, estimate: Estimate, n: int, chance: float | None, kind: str) -> dict[str, Any]:
     """One row of metrics.json."""
     numbers = {name: value if math.isfinite(value) else None for name, value in estimate._asdict().items()}
