@@ -15,6 +15,9 @@ from .catalogue import SUITES, suite
 from .items import load
 from .locate import Folder, expected, locate
 
+WIDEST = 72
+"""Characters of a column."""
+
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Options of the command."""
@@ -112,8 +115,8 @@ def definition(benchmark: Benchmark) -> str:
 
 
 def table(rows: list[dict[str, Any]], every: bool) -> str:
-    """A line a task, or a line a family: name, shots, metric, licence, data, what it measures."""
-    lines = [("task", "shots", "metric", "licence", "data", "measures")]
+    """A line a task or family: name, shots, metric, licence, data here, what it measures, where the data comes from."""
+    lines = [("task", "shots", "metric", "licence", "data", "measures", "from")]
     families: dict[str, list[dict[str, Any]]] = {}
     for entry in rows:
         if entry["family"] and not every:
@@ -126,8 +129,9 @@ def table(rows: list[dict[str, Any]], every: bool) -> str:
         single = len(entries) == 1 and not (first["family"] and not every)
         label = first["task"] if single else f"{name} ({len(entries)})"
         data = (held[0] if held else "-") if single else f"{len(held)} of {len(entries)}"
-        lines.append((label, str(first["shots"]), first["metric"], first["licence"], data, first["measures"]))
-    widths = [min(44, max(len(line[i]) for line in lines)) for i in range(5)]
-    text = ["  ".join([*(line[i].ljust(widths[i]) for i in range(5)), line[5]]).rstrip() for line in lines]
+        origin = first["hub"] or first["home"]
+        lines.append((label, str(first["shots"]), first["metric"], first["licence"], data, first["measures"], origin))
+    widths = [min(WIDEST, max(len(line[i]) for line in lines)) for i in range(6)]
+    text = ["  ".join([*(line[i].ljust(widths[i]) for i in range(6)), line[6]]).rstrip() for line in lines]
     with_data = sum(bool(entry["data"]) for entry in rows)
     return "\n".join([*text, "", f"{len(rows)} tasks, data of {with_data} on this machine"])
