@@ -25,7 +25,8 @@ def folders(tree: Path) -> list[Path]:
 
 def test_every_artefact_verifies(smoke: Path) -> None:
     made = [artefacts.verify(folder) for folder in folders(smoke)]
-    assert {m.kind for m in made} == set(artefacts.SCHEMAS), "a kind that no stage makes, or a stage of no kind"
+    by_people = {"review"}  # what reviewers saved, read by `review import`
+    assert {m.kind for m in made} == set(artefacts.SCHEMAS) - by_people, "a kind that no stage makes, or of no kind"
 
 
 def test_every_artefact_is_traceable_to_the_sources_by_its_manifests_alone(smoke: Path) -> None:
@@ -52,7 +53,7 @@ def test_no_artefact_holds_a_path_of_this_machine(smoke: Path) -> None:
 def test_every_stage_left_a_record_of_its_cost(smoke: Path) -> None:
     stages = yaml.safe_load((smoke / "dvc.yaml").read_text())["stages"]
     named = {name for stage in stages.values() for name in stage["outs"] if name.startswith("runs/")}
-    assert len(named) >= len(stages) - 1
+    assert len(named) >= len(stages) - 2  # report and model card read the records
     for path in (smoke / "runs").glob("*.json"):
         record = json.loads(path.read_text())
         assert record["wall_s"] > 0 and record["peak_rss_mb"] > 10 and record["attempts"] == 1, path.name

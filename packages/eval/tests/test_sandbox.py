@@ -60,7 +60,7 @@ def alive(marker: str) -> list[int]:
     return found
 
 
-def gone(marker: str, within: float = 5.0) -> bool:
+def gone(marker: str, within: float = 30.0) -> bool:
     deadline = time.monotonic() + within
     while alive(marker) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -176,6 +176,8 @@ def test_options_that_contradict_a_kind_are_refused(fields: dict[str, Any], mess
 def test_what_is_no_decoder_has_one_pipeline_stage_and_no_scalar_head() -> None:
     with pytest.raises(ValueError, match="needs parallel.pipeline 1"):
         ParallelConfig(pipeline=2).check(config("bert"))
+    with pytest.raises(ValueError, match="needs parallel.recompute none"):
+        ParallelConfig(recompute="selective").check(config("t5 1.1"))
     with pytest.raises(ValueError, match="no scalar head"):
         model.build(config("t5 1.1"), "scalar")
 
@@ -304,8 +306,18 @@ LAYOUTS = {
     "tensor": ParallelConfig(tensor=2),
     "tensor, attention computed again": ParallelConfig(tensor=2, recompute="selective"),
     "data": ParallelConfig(data=2),
-    "ZeRO-1, layers computed again": ParallelConfig(data=2, zero=1, recompute="full"),
+    "ZeRO-1": ParallelConfig(data=2, zero=1),
+    "layers computed again": ParallelConfig(data=2, recompute="full"),
 }
+
+
+def has(name: str, layout: str) -> bool:
+    """Whether a model can be laid out so."""
+    try:
+        LAYOUTS[layout].check(config(name))
+    except ValueError:
+        return False
+    return True
 
 
 def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -317,7 +329,7 @@ def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path, m
     for name in RANKED:
         one = train(name, text, 3)
         greedy = answer(name, one.module)
-        for layout in LAYOUTS:
+        for layout in (layout for layout in LAYOUTS if has(name, layout)):
             curve, answered = found[layout][name]
             for (loss, norm), (loss_of_two, norm_of_two) in zip(one.curve, curve, strict=True):
                 assert loss == pytest.approx(loss_of_two, abs=1e-4), (name, layout)
@@ -345,7 +357,7 @@ def _rank(folder: Path) -> None:
         runtime.initialize(parallel, seed=1)
         rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
         found[layout] = {}
-        for name in RANKED:
+        for name in (name for name in RANKED if has(name, layout)):
             trained = train(name, windows, 3, ranks, rank)
             found[layout][name] = (trained.curve, answer(name, trained.module))
         parallel_state.destroy_model_parallel()

@@ -20,7 +20,8 @@ from headwater_eval.lm import HeadwaterLM
 from headwater_eval.readers import Reject
 from headwater_eval.tasks import benchmark_task, choose_items
 
-REAL_ETHOS = Path(__file__).resolve().parents[5] / "shared/data/ethos_binary.csv"  # beside the checkout
+BESIDE = [folder / "shared/data/ethos_binary.csv" for folder in Path(__file__).resolve().parents]
+REAL_ETHOS = next((path for path in BESIDE if path.is_file()), BESIDE[0])
 
 
 def items_of(benchmark, path: Path) -> list[dict]:

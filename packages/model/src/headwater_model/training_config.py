@@ -70,6 +70,9 @@ class ParallelConfig(Config):
             raise ValueError(f"kind {model.kind} needs parallel.context 1: its positions look ahead")
         if model.kind in ("encoder_decoder", "encoder") and (self.pipeline > 1 or self.sequence):
             raise ValueError(f"kind {model.kind} needs parallel.pipeline 1 and parallel.sequence false")
+        if model.kind == "encoder_decoder" and self.recompute != "none":
+            # every layer adds the one relative bias, whose graph attention computed again would go through twice
+            raise ValueError("kind encoder_decoder needs parallel.recompute none")
         if self.tensor > 1 and model.experts:
             raise ValueError("experts need parallel.tensor 1: Megatron splits them with sequence parallelism only")
 
