@@ -8,12 +8,16 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import settings
 
 from headwater_data._contracts.manifest import SCHEMAS, Manifest, write
 from headwater_data._contracts.stage import Run
 from headwater_data.cli import STAGES
 from headwater_data.documents import COLUMNS, part_name, write_part
 from headwater_data.ingest import standard_library
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 
 
 def run_stage(name: str, tmp: Path, inputs: dict[str, Path], **config) -> Path:

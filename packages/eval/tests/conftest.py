@@ -9,9 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+from hypothesis import settings
 
 from headwater_eval._contracts import manifest as artefacts
 from headwater_eval._contracts.manifest import Manifest
+
+settings.register_profile("untimed", deadline=None)  # how long an example takes is the machine's affair
+settings.load_profile("untimed")
 
 BOOLQ = [
     {"question": "is house tax and property tax are same", "title": "Property tax", "answer": "True",
