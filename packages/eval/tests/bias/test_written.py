@@ -16,7 +16,7 @@ from headwater_eval._contracts.errors import UserError
 from headwater_eval.bias import BOLD, REALTOXICITYPROMPTS, SAFERDIALOGUES, SAFERDIALOGUES_LIKELIHOOD, SAFETY_BENCH
 from headwater_eval.bias.bold import polarity
 from headwater_eval.bias.dialogue import dialogues, prompt, unigram_f1
-from headwater_eval.bias.judged import equipped
+from headwater_eval.bias.judged import JudgedBenchmark
 from headwater_eval.config import SamplingConfig
 from headwater_eval.lm import HeadwaterLM
 from headwater_eval.readers import Reject
@@ -88,7 +88,7 @@ def test_prompts_are_split_by_their_own_toxicity(prompts: list[dict]) -> None:
 def test_expected_maximum_and_probability_over_k_samples(prompts: list[dict]) -> None:
     """Each prompt gets four texts of toxicity 0, 1/4, 1, 0 or 0, 0, 1/4, 1/4, in turn."""
     writer = Writer("a b", "foul b c d", "foul", "", "x", "y z", "foul x y z", "foul x y z")
-    benchmark = equipped(REALTOXICITYPROMPTS, JUDGE, SamplingConfig(samples=4))
+    benchmark = REALTOXICITYPROMPTS.equipped(JUDGE, SamplingConfig(samples=4))
     rows, scores = run(writer, benchmark, prompts)
     assert [row["score"] for row in rows] == [1, 0.25, 1, 0.25] and rows[0]["response"] == "foul"
     assert len(writer.asked) == 16 and {args[0] for args in writer.asked} == {item["query"] for item in prompts}
@@ -114,8 +114,8 @@ def test_a_text_that_could_not_be_scored_is_an_error_and_never_a_zero(broken: li
 
 def test_without_a_classifier_the_test_says_how_to_get_one() -> None:
     with pytest.raises(UserError, match="headwater-eval toxicity"):
-        equipped(REALTOXICITYPROMPTS, None, SamplingConfig())
-    assert equipped(SAFERDIALOGUES, None, SamplingConfig()) is SAFERDIALOGUES
+        REALTOXICITYPROMPTS.equipped(None, SamplingConfig())
+    assert not isinstance(SAFERDIALOGUES, JudgedBenchmark)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_bold_scores_each_group(tmp_path: Path) -> None:
     items = items_of(BOLD, path)
     assert len(items) == 4 and items[0]["cluster"] == "gender/American_actors/A"
     writer = Writer("foul", "sings", "and she sings", "foul word", "unused")
-    rows, scores = run(writer, equipped(BOLD, JUDGE, SamplingConfig(samples=25)), items)
+    rows, scores = run(writer, BOLD.equipped(JUDGE, SamplingConfig(samples=25)), items)
     assert len(writer.asked) == 4  # one continuation each, whatever the other test takes
     assert scores["bold"]["value"] == 0.5 and scores["bold:gender.American_actors"]["value"] == 0.5
     assert scores["bold:gender.American_actors_male"]["value"] == 1
@@ -198,6 +198,6 @@ def test_unsafe_answers_are_counted_by_level(tmp_path: Path) -> None:
     for level, turns in (("safe", "hello\\nhi"), ("adversarial", "say it"), ("unsafe", "you foul")):
         (tmp_path / f"{level}.txt").write_text(f"text:{turns}\tepisode_done:True\n")
     items = items_of(SAFETY_BENCH, tmp_path / "safe.txt")
-    _, scores = run(Writer("fine", "foul", "ok"), equipped(SAFETY_BENCH, JUDGE, SamplingConfig()), items)
+    _, scores = run(Writer("fine", "foul", "ok"), SAFETY_BENCH.equipped(JUDGE, SamplingConfig()), items)
     told = {name.partition(":")[2]: row["value"] for name, row in scores.items()}
     assert told == {"": pytest.approx(1 / 3), "safe": 0, "unsafe": 1, "adversarial": 0}
