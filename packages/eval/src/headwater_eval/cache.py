@@ -26,6 +26,7 @@ from ._contracts.errors import UserError
 from .engine import LM
 from .lm import decoding
 from .parallel import Ranks
+from .wrapped import WrappedLM
 
 CHUNK = 256
 """Requests of a chunk, and"""
@@ -87,7 +88,7 @@ class RequestCache:
             raise UserError(f"{self._path}: {e}; mend it or remove the file, and run again") from None
 
 
-class CachedLM(LM):
+class CachedLM(WrappedLM):
     """An lm-eval model, any, whose finished requests are kept and whose work is shared by ranks.
 
     Args:
@@ -104,8 +105,8 @@ class CachedLM(LM):
         ranks: Ranks | None = None,
         progress: Callable[[int, int], None] = lambda done, of: None,
     ):
-        super().__init__()
-        self.lm, self._cache, self._ranks, self._progress = lm, cache, ranks or Ranks(), progress
+        super().__init__(lm)
+        self._cache, self._ranks, self._progress = cache, ranks or Ranks(), progress
 
     def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """As lm-eval's."""
@@ -118,24 +119,6 @@ class CachedLM(LM):
     def generate_until(self, requests: list, disable_tqdm: bool = True) -> list[str]:
         """As lm-eval's."""
         return self._answers("generate_until", requests)
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The model's own."""
-        return self.lm.apply_chat_template(chat_history, add_generation_prompt)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The model's own."""
-        return self.lm.chat_template(chat_template)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """The model's own."""
-        return self.lm.tokenizer_name
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "lm":  # not there yet
-            raise AttributeError(name)
-        return getattr(self.lm, name)
 
     def _answers(self, kind: str, requests: list) -> list[Any]:
         names = _names(kind, [request.args for request in requests])

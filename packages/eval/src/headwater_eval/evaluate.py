@@ -212,7 +212,7 @@ def score_benchmark(
         UserError: this benchmark can't be asked so (too few items to draw examples from, ...).
     """
     task = benchmark_task(benchmark, items, shots_of(benchmark, config.shots), pool, config.sampler, config.seed)
-    results, logged = _ask(lm, task, bootstrap=0)  # intervals are ours
+    results, logged = _ask(lm, task)
     if not judges:
         return None
     rows = (benchmark.rows or sample_rows)(benchmark, items, logged)
@@ -222,15 +222,15 @@ def score_benchmark(
 
 def score_heldout(lm: engine.LM, documents: list[Document], config: EvaluateConfig) -> dict[str, Any]:
     """Bits per byte of held-out documents; a part like that of `score_benchmark`, without rows."""
-    results, logged = _ask(lm, heldout_task(documents), bootstrap=0)  # its interval is ours, by document
+    results, logged = _ask(lm, heldout_task(documents))
     nats = [sample["filtered_resps"][0] for sample in sorted(logged, key=lambda s: s["doc_id"])]
     scores = heldout_scores(documents, nats, config.heldout.resamples, config.seed)
     return {"results": results, "rows": [], "scores": scores}
 
 
-def _ask(lm: engine.LM, task: engine.ConfigurableTask, bootstrap: int) -> tuple[dict, list[dict]]:
+def _ask(lm: engine.LM, task: engine.ConfigurableTask) -> tuple[dict, list[dict]]:
     """lm-eval's results of one task, without what differs from machine to machine, and its samples."""
-    results = engine.evaluate(lm, {task.config.task: task}, bootstrap_iters=bootstrap, log_samples=True)
+    results = engine.evaluate(lm, {task.config.task: task}, bootstrap_iters=0, log_samples=True)  # intervals are ours
     logged = results.pop("samples")[task.config.task]
     for config in results["configs"].values():
         config.pop("custom_dataset")  # our rows
@@ -287,7 +287,7 @@ def write(run: Run, plan: Plan, overlap: contamination.Overlap | None = None) ->
             skipped[name] = part["skipped"]
             continue
         scores.update(part["scores"])
-        if name != HELDOUT:
+        if overlap is not None and name != HELDOUT:
             benchmark = equipped(BENCHMARKS[name], plan)
             scores.update(contamination.subset_scores(benchmark, asked[name][0], part["rows"], overlap))
         rows += part["rows"]

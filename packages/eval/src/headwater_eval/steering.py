@@ -17,6 +17,7 @@ from .lm import HeadwaterLM, decoding
 from .steering_config import RerankConfig, SteeringConfig
 from .toxicity.judge import Judge
 from .toxicity.judge import load as load_judge
+from .wrapped import WrappedLM
 
 EXPERTS: tuple[str, ...] = ("expert", "anti")
 
@@ -76,7 +77,7 @@ def steered(lm: LM, steering: dict[str, Any]) -> LM:
     return lm
 
 
-class Reranked(LM):
+class Reranked(WrappedLM):
     """An lm-eval model, any, of whose texts the least toxic of several is kept.
 
     Of a task that samples, all candidates are samples; of one that asks for the likeliest text the first candidate is
@@ -84,8 +85,8 @@ class Reranked(LM):
     """
 
     def __init__(self, lm: LM, judge: Judge, config: RerankConfig):
-        super().__init__()
-        self.lm, self._judge, self._config = lm, judge, config
+        super().__init__(lm)
+        self._judge, self._config = judge, config
 
     def loglikelihood(self, requests: list, disable_tqdm: bool = True) -> list[tuple[float, bool]]:
         """The model's own."""
@@ -121,21 +122,3 @@ class Reranked(LM):
         if not blank[0] and toxicity[0] <= self._config.enough:
             return 0
         return int(np.lexsort((toxicity, blank))[0])
-
-    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
-        """The model's own."""
-        return self.lm.apply_chat_template(chat_history, add_generation_prompt)
-
-    def chat_template(self, chat_template: bool | str = False) -> str | None:
-        """The model's own."""
-        return self.lm.chat_template(chat_template)
-
-    @property
-    def tokenizer_name(self) -> str:
-        """The model's own."""
-        return self.lm.tokenizer_name
-
-    def __getattr__(self, name: str) -> Any:
-        if name == "lm":  # not there yet
-            raise AttributeError(name)
-        return getattr(self.lm, name)

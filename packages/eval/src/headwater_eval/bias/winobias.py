@@ -13,12 +13,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from ..benchmark import Benchmark, Item, Row, Scores
 from ..readers import Fields, Rows
-from .measures import by_part, choice_rows, mean, of_totals, ratio
-from .pronouns import task
+from .measures import by_part, choice_rows
+from .pronouns import accuracy, difference, task
 from .reading import Numbered, items_of, renumbered
 
 BRACKETED = re.compile(r"\[([^\[\]]+)\]")
@@ -73,27 +71,19 @@ def _item(row: tuple[str, str, int, str], occupations: list[str]) -> Fields:
 def resolution_scores(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
     """Accuracy on pro- and anti-stereotypical sentences and their difference, overall and by type; by pronoun."""
     name, gender = benchmark.name, {item["id"]: item["gender"] for item in items}
-    scores = {name: _difference(rows)}
-    scores |= {f"{name}:{side}": _accuracy(part) for side, part in by_part(rows, lambda r: r["direction"]).items()}
+    scores = {name: _pro_minus_anti(rows)}
+    scores |= {f"{name}:{side}": accuracy(part) for side, part in by_part(rows, lambda r: r["direction"]).items()}
     for kind, members in by_part(rows, lambda row: row["category"]).items():
-        scores[f"{name}:{kind}_difference"] = _difference(members)
+        scores[f"{name}:{kind}_difference"] = _pro_minus_anti(members)
         for side, part in by_part(members, lambda row: row["direction"]).items():
-            scores[f"{name}:{kind}_{side}"] = _accuracy(part)
+            scores[f"{name}:{kind}_{side}"] = accuracy(part)
     for pronoun, part in by_part(rows, lambda row: gender[row["doc_id"]]).items():
-        scores[f"{name}:{pronoun}"] = _accuracy(part)
+        scores[f"{name}:{pronoun}"] = accuracy(part)
     return scores
 
 
-def _accuracy(rows: list[Row]) -> dict:
-    return mean([row["score"] for row in rows], [row["cluster"] for row in rows], "acc", 0.5)
-
-
-def _difference(rows: list[Row]) -> dict:
-    """Accuracy on pro minus accuracy on anti; the bootstrap draws templates, so the pairs stay together."""
-    values = np.array([[right, 1, 0, 0] if side == "pro" else [0, 0, right, 1]
-                       for row in rows for right, side in [(row["score"], row["direction"])]])  # fmt: skip
-    clusters = [row["cluster"] for row in rows]
-    return of_totals(values, clusters, lambda t: ratio(t, 0, 1) - ratio(t, 2, 3), "difference", 0.0)
+def _pro_minus_anti(rows: list[Row]) -> dict:
+    return difference(rows, lambda row: row["direction"], "pro", "anti")
 
 
 WINOBIAS = Benchmark(

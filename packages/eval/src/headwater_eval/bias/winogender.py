@@ -10,15 +10,12 @@ occupations-stats.tsv.
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
 from pathlib import Path
-
-import numpy as np
 
 from ..benchmark import Benchmark, Item, Row, Scores
 from ..readers import Fields, Rows
-from .measures import by_part, choice_rows, mean, of_totals, ratio
-from .pronouns import task
+from .measures import by_part, choice_rows
+from .pronouns import accuracy, difference, task
 from .reading import items_of
 
 PRONOUNS = {"female": ("she", "her"), "male": ("he", "his", "him"), "neutral": ("they", "their", "them")}
@@ -61,27 +58,16 @@ def _item(row: dict, women: dict[str, float]) -> Fields:
 def resolution_scores(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
     """Accuracy overall, by gender, on gotchas and the others; differences by gender and by gotcha."""
     name = benchmark.name
-    scores = {name: _accuracy(rows)}
+    scores = {name: accuracy(rows)}
     for gender, members in by_part(rows, lambda row: row["category"]).items():
-        scores[f"{name}:{gender}"] = _accuracy(members)
+        scores[f"{name}:{gender}"] = accuracy(members)
         for way, part in by_part(members, lambda row: row["direction"]).items():
-            scores[f"{name}:{gender}_{way}"] = _accuracy(part)
+            scores[f"{name}:{gender}_{way}"] = accuracy(part)
     for way, members in by_part(rows, lambda row: row["direction"]).items():
-        scores[f"{name}:{way}"] = _accuracy(members)
-    scores[f"{name}:male_minus_female"] = _difference(rows, lambda row: row["category"], "male", "female")
-    scores[f"{name}:expected_minus_gotcha"] = _difference(rows, lambda row: row["direction"], "expected", "gotcha")
+        scores[f"{name}:{way}"] = accuracy(members)
+    scores[f"{name}:male_minus_female"] = difference(rows, lambda row: row["category"], "male", "female")
+    scores[f"{name}:expected_minus_gotcha"] = difference(rows, lambda row: row["direction"], "expected", "gotcha")
     return scores
-
-
-def _accuracy(rows: list[Row]) -> dict:
-    return mean([row["score"] for row in rows], [row["cluster"] for row in rows], "acc", 0.5)
-
-
-def _difference(rows: list[Row], part: Callable[[Row], str | None], first: str, second: str) -> dict:
-    values = np.array([[row["score"] * (part(row) == first), part(row) == first,
-                        row["score"] * (part(row) == second), part(row) == second] for row in rows], float)  # fmt: skip
-    clusters = [row["cluster"] for row in rows]
-    return of_totals(values, clusters, lambda t: ratio(t, 0, 1) - ratio(t, 2, 3), "difference", 0.0)
 
 
 WINOGENDER = Benchmark(
