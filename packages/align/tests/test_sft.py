@@ -134,9 +134,9 @@ def test_training_on_packed_rows_learns_as_well(base_model, instructions, sft_mo
 
     sequences, step = [], Trainer.step
 
-    def counting(trainer, microbatches, loss_fn):
+    def counting(trainer, microbatches, *more):
         sequences.append(sum(len(batch["tokens"]) for batch in microbatches))
-        return step(trainer, microbatches, loss_fn)
+        return step(trainer, microbatches, *more)
 
     monkeypatch.setattr(Trainer, "step", counting)
     inputs = ["--in", f"model={base_model}", "--in", f"instructions={instructions}"]

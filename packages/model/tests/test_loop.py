@@ -17,7 +17,7 @@ from headwater_model.config import PlanConfig, PretrainConfig
 from headwater_model.facts import read_facts
 from headwater_model.gpt import build
 from headwater_model.plan import make
-from headwater_model.task import Task
+from headwater_model.task import Pretraining
 
 STEPS = 24
 PLAN = {
@@ -181,9 +181,9 @@ def test_a_change_that_cannot_be_made_is_refused_before_the_first_step(runs: Run
 
 def planted(monkeypatch: pytest.MonkeyPatch, places: range) -> None:
     """Random labels at these places of the data's order: a corrupt shard."""
-    draw = Task.draw
+    draw = Pretraining.draw
 
-    def bad(task: Task, first: int, size: int) -> Any:
+    def bad(task: Pretraining, first: int, size: int) -> Any:
         batches = draw(task, first, size)
         if first in places:
             drawn = torch.Generator().manual_seed(first)
@@ -191,7 +191,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, places: range) -> None:
                 batch["labels"] = torch.randint(500, batch["labels"].shape, generator=drawn)
         return batches
 
-    monkeypatch.setattr(Task, "draw", bad)
+    monkeypatch.setattr(Pretraining, "draw", bad)
 
 
 SPIKES = {"window": 32, "warmup": 16, "deviations": 8.0}

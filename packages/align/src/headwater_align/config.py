@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from ._contracts.config import Config
+from ._contracts.config import Config, resolved
 
 
 class InstructionsConfig(Config):
@@ -55,18 +55,37 @@ class PpoOptimization(Optimization):
     beta2: float = Field(0.95, gt=0, lt=1, description="decay of AdamW's second moment")
 
 
+ENGINE = ("parallel", "spikes", "checkpoints", "tracking", "restarts", "launch")
+"""Sections of `TrainingConfig` that headwater-model defines; it need not be installed to make data."""
+ASIDE = ("tracking", "restarts", "launch")
+"""Those of them that are no part of a run's identity."""
+
+
 class TrainingConfig(Config):
-    """Fields that every training stage has."""
+    """Fields that every training stage has. The last six are headwater-model's, as its stage `pretrain` takes them."""
 
     seed: int = Field(1, ge=0, description="seed of the order of rows, of fresh heads and of sampling")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="parameters and activations in training")
     micro_batch: int = Field(8, ge=1, description="rows in one forward pass; changes memory, not the result's meaning")
     checkpoint_every: int = Field(100, ge=1, description="steps between checkpoints, from which a killed run goes on")
-    log_every: int = Field(10, ge=1, description="steps between progress lines")
+    log_every: int = Field(1, ge=1, description="steps averaged in one row of log.jsonl")
+    threads: int | None = Field(None, ge=1, description="threads a rank; what torch takes if null")
+    parallel: dict[str, Any] = Field(
+        {}, description="layout: tensor, pipeline, data, zero, sequence, recompute (docs/parallel.md); {}: one rank"
+    )
+    spikes: dict[str, Any] | None = Field({}, description="policy on loss spikes (docs/resilience.md); null: none")
+    checkpoints: dict[str, Any] = Field({}, description="how checkpoints are written and which stay")
+    tracking: dict[str, Any] = Field({"to": []}, exclude=True, description="where the run is watched; {to: [dvclive]}")
+    restarts: dict[str, Any] = Field({}, exclude=True, description="when a rank dies or hangs")
+    launch: dict[str, Any] = Field({}, exclude=True, description="how ranks are started: here, by srun, by torchrun")
+
+    def everything(self) -> dict[str, Any]:
+        """All values, those aside too, from which the same config can be made."""
+        return {**resolved(self), **{name: getattr(self, name) for name in ASIDE}}
 
 
 class SftConfig(TrainingConfig):
-    """Supervised fine-tuning. InstructGPT (appendix C.1): 16 epochs, cosine decay, dropout; here no dropout."""
+    """Supervised fine-tuning. InstructGPT (appendix C.1): 16 epochs, cosine decay, residual dropout of 0.2."""
 
     optimizer: Optimization = Field(Optimization(lr=1e-5), description="AdamW and its schedule")
     epochs: int = Field(3, ge=1, description="passes over the training rows")
@@ -74,6 +93,7 @@ class SftConfig(TrainingConfig):
     max_length: int = Field(
         0, ge=0, description="tokens a row; longer ones are cut and counted; 0: the model's context"
     )
+    dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings and residual branches (InstructGPT: 0.2)")
     pack: bool = Field(
         False, description="rows of a step share sequences of max_length, each by itself; micro_batch counts these"
     )

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Literal
+from typing import Any
 
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
 from .chat_format import ChatFormat
-from .config import Optimization
+from .config import ENGINE, Optimization, TrainingConfig
 
 try:
-    from headwater_model import checkpoint, forward, generation, guidance, pretrained, runtime
-    from headwater_model.config import OptimizerConfig, ScheduleConfig
-    from headwater_model.gpt import GPT
+    import headwater_model.cpu  # noqa: F401  # before torch: Megatron's import wants it
+
+    from headwater_model import checkpoint, forward, generation, guidance, launch, pretrained, runtime
+    from headwater_model._contracts.config import parse, resolved
+    from headwater_model.config import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
+    from headwater_model.flight_log import Event, FlightLog
+    from headwater_model.gpt import GPT, Head
+    from headwater_model.loop import Loop
+    from headwater_model.onlooker import Onlooker
     from headwater_model.pretrained import Loaded
-    from headwater_model.trainer import Trainer, next_token_loss
+    from headwater_model.saver import Saver
+    from headwater_model.spikes import Policy
+    from headwater_model.steering import Settings
+    from headwater_model.trainer import Batch, Loss, Trainer, next_token_loss
 except ModuleNotFoundError as e:
     if e.name is None or not e.name.startswith("headwater_model"):
         raise
@@ -28,18 +37,72 @@ except ModuleNotFoundError as e:
         "headwater-model is needed to train or run a model; install it beside this: pip install ./packages/model"
     ) from None
 
+import torch
+import torch.distributed as dist
+from megatron.core import parallel_state
+
 __all__ = [
     "GPT",
+    "Batch",
+    "Event",
+    "FlightLog",
+    "Head",
     "Loaded",
+    "Loop",
+    "Loss",
+    "Onlooker",
+    "Policy",
+    "RunConfig",
+    "Saver",
+    "Settings",
     "Trainer",
     "checkpoint",
+    "dist",
     "forward",
     "generation",
     "guidance",
+    "launch",
     "next_token_loss",
+    "parallel_state",
     "pretrained",
+    "resolved",
     "runtime",
+    "torch",
 ]
+
+
+def settings_of(config: TrainingConfig, section: str) -> RunConfig:
+    """What headwater-model needs to know of a run, every value checked.
+
+    Raises:
+        UsageError: an unknown key, a wrong value.
+        UserError: a layout that these stages can't have.
+    """
+    values: dict[str, Any] = {
+        "seed": config.seed,
+        "precision": config.dtype,
+        "micro_batch": config.micro_batch,
+        "checkpoint_every": config.checkpoint_every,
+        "log_every": config.log_every,
+        "threads": config.threads,
+        **{name: getattr(config, name) for name in ENGINE},
+    }
+    settings = parse(RunConfig, values, section)
+    if settings.parallel.chunks > 1:
+        raise UserError(f"{section}.parallel.chunks: the interleaved schedule is for pre-training; set it to 1")
+    return settings
+
+
+def check_layout(settings: RunConfig, model: ModelConfig, section: str) -> None:
+    """Refuse a layout that does not divide the model.
+
+    Raises:
+        UserError: naming what does not divide.
+    """
+    try:
+        settings.parallel.check(model)
+    except ValueError as e:
+        raise UserError(f"{section}.parallel: {e}") from None
 
 
 def make_trainer(model: GPT, optimization: Optimization, steps: int) -> Trainer:
@@ -73,8 +136,8 @@ def row_limit(asked: int, loaded: Loaded) -> int:
     return asked or loaded.config.context
 
 
-def export(out: Path, loaded: Loaded, trainer: Trainer, chat: ChatFormat, head: Literal["lm", "scalar"]) -> None:
-    """Write the trained model as a Hugging Face folder whose generation ends at the end of a turn."""
-    pretrained.save(out, trainer.module, loaded.config, loaded.folder, head)
+def export(out: Path, loaded: Loaded, chat: ChatFormat, head: Head) -> None:
+    """Write a model as a Hugging Face folder whose generation ends at the end of a turn."""
+    pretrained.save(out, loaded.model, loaded.config, loaded.folder, head)
     path = out / "generation_config.json"
     write_atomic(path, canonical_json({**json.loads(path.read_text()), "eos_token_id": chat.stops}))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from . import job
 from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.sequences import truncate
@@ -20,11 +22,11 @@ from ._contracts.stage import Run
 from .batching import length_buckets, pad
 from .chat_format import ChatFormat
 from .config import RewardConfig
-from .engine import Loaded, export, make_trainer, pretrained, row_limit, runtime
+from .engine import Batch, Loaded, check_layout, export, make_trainer, pretrained, row_limit, settings_of
 from .instructions import read_split
 from .intervals import wilson
 from .reward_model import NORMALISATION, last_values
-from .training import LogRow, fit, write_jsonl
+from .training import Plan, first_and_last, fit, read_log, write_jsonl
 
 
 @dataclass(frozen=True)
@@ -82,49 +84,80 @@ def normalisation(reference: Tensor) -> tuple[float, float]:
 def run(run: Run) -> None:
     """Train, normalise, measure, and write the export, reward.json, log.jsonl, rejects.jsonl and metrics.json."""
     config: RewardConfig = run.config
-    runtime.initialize(seed=config.seed)
+    job.start(run, train)
+    loaded = job.trained(run, run.inputs["model"], head="scalar")
+    data = read(run, loaded)
+    filler, pairs = data.chat.pad, data.train.pairs
+    export(run.out, loaded, data.chat, "scalar")
+    gain, bias = normalisation(last_values(loaded.model, [p.chosen for p in pairs], filler, config.micro_batch))
+    about = {"gain": gain, "bias": bias, "reference": "chosen answers of the training pairs: mean 0, deviation 1"}
+    write_atomic(run.out / NORMALISATION, canonical_json(about))
+    write_jsonl(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
+    log = read_log(run.out)
+    run.write_metrics(
+        {
+            "steps": len(data.batches),
+            "train_pairs": len(pairs),
+            "heldout_pairs": len(data.heldout.pairs),
+            "pairs_cut": data.train.cut + data.heldout.cut,
+            "pairs_set_aside": len(data.train.rejects) + len(data.heldout.rejects),
+            "train_loss": first_and_last(log, "loss")[1],
+            "heldout_loss": first_and_last(log, "heldout_loss")[1],
+            "gain": gain,
+            "bias": bias,
+            **judge(loaded, pairs, data.heldout.pairs, filler, config.micro_batch),
+        }
+    )
+
+
+def train(run: Run, rank_files: Path | None) -> None:
+    """One rank's part of the training."""
+    config: RewardConfig = run.config
+    settings = settings_of(config, run.stage.name)
     loaded = pretrained.load(run.inputs["model"], head="scalar", dtype=pretrained.TYPES[config.dtype])
+    check_layout(settings, loaded.config, run.stage.name)
+    data = read(run, loaded)
+    run.log(f"{len(data.train.pairs)} pairs, {data.train.cut} cut, {len(data.train.rejects)} set aside")
+    held = sorted(data.heldout.pairs, key=lambda pair: pair.longest)
+    plan = Plan(
+        data.batches,
+        [len(pair.chosen) + len(pair.rejected) for pair in data.train.pairs],
+        lambda numbers: microbatches([data.train.pairs[n] for n in numbers], config.micro_batch, data.chat.pad),
+        pair_loss,
+        len(held),
+        lambda numbers: microbatches([held[n] for n in numbers], config.micro_batch, data.chat.pad),
+    )
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches))
+    every = -(-len(data.batches) // config.epochs)
+    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
+    job.leave_weights(run, model=trainer)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from, in ids."""
+
+    train: Prepared
+    heldout: Prepared
+    batches: list[list[int]]
+    chat: ChatFormat
+
+
+def read(run: Run, loaded: Loaded) -> Data:
+    """Both sides of the preferences artefact, and the plan of batches.
+
+    Raises:
+        UserError: nothing to train on or nothing held out.
+    """
+    config: RewardConfig = run.config
     chat = ChatFormat(loaded.tokenizer)
     limit = row_limit(config.max_length, loaded)
     train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
     if not train.pairs or not heldout.pairs:
         raise UserError("no pair to train on or none held out; give more preferences or raise max_length")
-    run.log(f"{len(train.pairs)} pairs, {train.cut} cut at {limit} tokens, {len(train.rejects)} set aside")
-
     lengths = [pair.longest for pair in train.pairs]
     epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
-    plan = [batch for epoch in epochs for batch in epoch]
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan))
-    held = microbatches(sorted(heldout.pairs, key=lambda pair: pair.longest), config.micro_batch, chat.pad)
-
-    def collate(numbers: Sequence[int]) -> list[dict]:
-        return microbatches([train.pairs[n] for n in numbers], config.micro_batch, chat.pad)
-
-    def evaluate() -> LogRow:
-        figures = trainer.evaluate(held, pair_loss)
-        return {"heldout_loss": figures["loss"], "heldout_accuracy": figures["accuracy"]}
-
-    log = fit(run, trainer, plan, collate, pair_loss, evaluate, len(epochs[0]))
-    export(run.out, loaded, trainer, chat, "scalar")
-    gain, bias = normalisation(last_values(loaded.model, [p.chosen for p in train.pairs], chat.pad, config.micro_batch))
-    about = {"gain": gain, "bias": bias, "reference": "chosen answers of the training pairs: mean 0, deviation 1"}
-    write_atomic(run.out / NORMALISATION, canonical_json(about))
-    write_jsonl(run.out / "log.jsonl", log)
-    write_jsonl(run.out / "rejects.jsonl", train.rejects + heldout.rejects)
-    run.write_metrics(
-        {
-            "steps": len(plan),
-            "train_pairs": len(train.pairs),
-            "heldout_pairs": len(heldout.pairs),
-            "pairs_cut": train.cut + heldout.cut,
-            "pairs_set_aside": len(train.rejects) + len(heldout.rejects),
-            "train_loss": next(row["loss"] for row in reversed(log) if "loss" in row),
-            "heldout_loss": next(row["heldout_loss"] for row in reversed(log) if "heldout_loss" in row),
-            "gain": gain,
-            "bias": bias,
-            **judge(loaded, train.pairs, heldout.pairs, chat.pad, config.micro_batch),
-        }
-    )
+    return Data(train, heldout, [batch for epoch in epochs for batch in epoch], chat)
 
 
 def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
@@ -155,7 +188,7 @@ def microbatches(pairs: Sequence[Pair], size: int, filler: int) -> list[dict]:
     return made
 
 
-def pair_loss(values: Tensor, batch: dict) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+def pair_loss(values: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
     """Loss function for the trainer: sum over pairs, number of pairs, sums of accuracy and margin.
 
     Args:

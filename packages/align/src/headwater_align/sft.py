@@ -5,21 +5,32 @@ The loss is on what the assistant says, its <|end|> included, in every turn; que
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
-import torch
-
+from . import job
 from ._contracts.errors import UserError
 from ._contracts.sequences import join, pack, packed
 from ._contracts.stage import Run
 from .batching import POOL, length_buckets, pad
 from .chat_format import ChatFormat, Rendered
 from .config import SftConfig
-from .engine import export, make_trainer, next_token_loss, pretrained, row_limit, runtime
+from .engine import (
+    Loaded,
+    check_layout,
+    export,
+    make_trainer,
+    next_token_loss,
+    pretrained,
+    row_limit,
+    settings_of,
+    torch,
+)
 from .instructions import read_split
-from .training import LogRow, fit, write_jsonl
+from .training import Plan, first_and_last, fit, read_log, write_jsonl
 
 
 @dataclass
@@ -34,55 +45,92 @@ class Prepared:
 
 
 def run(run: Run) -> None:
-    """Train, and write the export, log.jsonl, rejects.jsonl and metrics.json."""
+    """Train, and write the export, log.jsonl, flight.jsonl, rejects.jsonl and metrics.json."""
+    job.start(run, train)
+    loaded = job.trained(run, run.inputs["model"])
+    data = read(run, loaded)
+    export(run.out, loaded, data.chat, "lm")
+    write_jsonl(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
+    log = read_log(run.out)
+    before, after = first_and_last(log, "heldout_loss")
+    epochs = run.config.epochs
+    run.write_metrics(
+        {
+            "steps": len(data.batches),
+            "train_rows": len(data.train.rows),
+            "heldout_rows": len(data.heldout.rows),
+            "rows_cut": data.train.cut + data.heldout.cut,
+            "rows_set_aside": len(data.train.rejects) + len(data.heldout.rejects),
+            "tokens": sum(data.lengths) * epochs,
+            "supervised_tokens": sum(sum(row.supervised) for row in data.train.rows) * epochs,
+            "train_loss": first_and_last(log, "loss")[1],
+            "heldout_loss_before": before,
+            "heldout_loss": after,
+        }
+    )
+
+
+def train(run: Run, rank_files: Path | None) -> None:
+    """One rank's part of the training."""
     config: SftConfig = run.config
-    runtime.initialize(seed=config.seed)
-    loaded = pretrained.load(run.inputs["model"], dtype=pretrained.TYPES[config.dtype])
+    settings = settings_of(config, run.stage.name)
+    loaded = pretrained.load(run.inputs["model"], dtype=pretrained.TYPES[config.dtype], dropout=config.dropout)
+    check_layout(settings, loaded.config, run.stage.name)
+    data = read(run, loaded)
+    run.log(f"{len(data.train.rows)} rows, {data.train.cut} cut at {data.limit} tokens, "
+            f"{len(data.train.rejects)} set aside")  # fmt: skip
+    multiple = math.lcm(8, settings.parallel.position_parts)
+    batches: Callable[..., list[dict]] = partial(microbatches, multiple=multiple)
+    if config.pack:
+        batches = partial(packed_microbatches, capacity=data.limit, multiple=multiple)
+        sequences = sum(len(pack([data.lengths[n] for n in batch], data.limit)) for batch in data.batches)
+        full = sum(data.lengths) * config.epochs / (sequences * data.limit)
+        run.log(f"{sequences} sequences of {data.limit} tokens in {len(data.batches)} steps, {full:.0%} full")
+    held = sorted(data.heldout.rows, key=lambda row: len(row.ids))
+    plan = Plan(
+        data.batches,
+        data.lengths,
+        lambda numbers: batches([data.train.rows[n] for n in numbers], config.micro_batch, data.chat.pad),
+        next_token_loss,
+        len(held),
+        lambda numbers: batches([held[n] for n in numbers], config.micro_batch, data.chat.pad),
+    )
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches))
+    every = config.evaluate_every or -(-len(data.batches) // config.epochs)
+    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
+    job.leave_weights(run, model=trainer)
+
+
+@dataclass(frozen=True)
+class Data:
+    """What a run learns from, in ids."""
+
+    train: Prepared
+    heldout: Prepared
+    batches: list[list[int]]
+    """Rows of `train` a step, over all epochs."""
+    lengths: list[int]
+    chat: ChatFormat
+    limit: int
+    """Tokens a row."""
+
+
+def read(run: Run, loaded: Loaded) -> Data:
+    """Both sides of the instructions artefact, and the plan of batches; a function of config and inputs alone.
+
+    Raises:
+        UserError: nothing to train on or nothing held out.
+    """
+    config: SftConfig = run.config
     chat = ChatFormat(loaded.tokenizer)
     limit = row_limit(config.max_length, loaded)
     train, heldout = (prepare(read_split(run.inputs["instructions"], s), chat, limit) for s in ("train", "heldout"))
     if not train.rows or not heldout.rows:
         raise UserError("no row to train on or none held out; give more instructions or raise max_length")
-    run.log(f"{len(train.rows)} rows, {train.cut} cut at {limit} tokens, {len(train.rejects)} set aside")
-
     lengths = [len(row.ids) for row in train.rows]
     pool = 1 if config.pack else POOL  # packed rows need not be of like length
     epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch, pool) for epoch in range(config.epochs)]
-    plan = [batch for epoch in epochs for batch in epoch]
-    batches: Callable[[Sequence[Rendered], int, int], list[dict]] = microbatches
-    if config.pack:
-        batches = partial(packed_microbatches, capacity=limit)
-        sequences = sum(len(pack([lengths[n] for n in batch], limit)) for batch in plan)
-        full = sum(lengths) * config.epochs / (sequences * limit)
-        run.log(f"{sequences} sequences of {limit} tokens in {len(plan)} steps, {full:.0%} full")
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan))
-    held = batches(sorted(heldout.rows, key=lambda row: len(row.ids)), config.micro_batch, chat.pad)
-
-    def collate(numbers: Sequence[int]) -> list[dict]:
-        return batches([train.rows[n] for n in numbers], config.micro_batch, chat.pad)
-
-    def evaluate() -> LogRow:
-        return {"heldout_loss": trainer.evaluate(held, next_token_loss)["loss"]}
-
-    log = fit(run, trainer, plan, collate, next_token_loss, evaluate, config.evaluate_every or len(epochs[0]))
-    export(run.out, loaded, trainer, chat, "lm")
-    write_jsonl(run.out / "log.jsonl", log)
-    write_jsonl(run.out / "rejects.jsonl", train.rejects + heldout.rejects)
-    held_losses = [row["heldout_loss"] for row in log if "heldout_loss" in row]
-    run.write_metrics(
-        {
-            "steps": len(plan),
-            "train_rows": len(train.rows),
-            "heldout_rows": len(heldout.rows),
-            "rows_cut": train.cut + heldout.cut,
-            "rows_set_aside": len(train.rejects) + len(heldout.rejects),
-            "tokens": sum(lengths) * config.epochs,
-            "supervised_tokens": sum(sum(row.supervised) for row in train.rows) * config.epochs,
-            "train_loss": next(row["loss"] for row in reversed(log) if "loss" in row),
-            "heldout_loss_before": held_losses[0],
-            "heldout_loss": held_losses[-1],
-        }
-    )
+    return Data(train, heldout, [batch for epoch in epochs for batch in epoch], lengths, chat, limit)
 
 
 def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
@@ -103,22 +151,28 @@ def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
     return made
 
 
-def microbatches(rows: Sequence[Rendered], size: int, filler: int) -> list[dict]:
-    """Micro-batches of at most `size` rows: tokens, labels (int64) and loss_mask (bool), each [rows, positions]."""
+def microbatches(rows: Sequence[Rendered], size: int, filler: int, multiple: int = 8) -> list[dict]:
+    """Micro-batches of at most `size` rows: tokens, labels (int64) and loss_mask (bool), each [rows, positions].
+
+    Args:
+        multiple: what positions are rounded up to.
+    """
     made = []
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         made.append(
             {
-                "tokens": pad([row.ids[:-1] for row in part], filler, multiple=8),
-                "labels": pad([row.ids[1:] for row in part], filler, multiple=8),
-                "loss_mask": pad([row.supervised[1:] for row in part], False, multiple=8),
+                "tokens": pad([row.ids[:-1] for row in part], filler, multiple=multiple),
+                "labels": pad([row.ids[1:] for row in part], filler, multiple=multiple),
+                "loss_mask": pad([row.supervised[1:] for row in part], False, multiple=multiple),
             }
         )
     return made
 
 
-def packed_microbatches(rows: Sequence[Rendered], size: int, filler: int, capacity: int) -> list[dict]:
+def packed_microbatches(
+    rows: Sequence[Rendered], size: int, filler: int, capacity: int, multiple: int = 8
+) -> list[dict]:
     """Micro-batches of at most `size` sequences, in each of which several rows lie end to end.
 
     Keys as in `microbatches`, and attention_mask int64 [sequences, positions]: which row a position belongs to, so that
@@ -133,12 +187,12 @@ def packed_microbatches(rows: Sequence[Rendered], size: int, filler: int, capaci
     made = []
     for start in range(0, len(bins), size):
         part = bins[start : start + size]
-        sheet = packed(ids, part, filler, multiple=8, ignored=filler)
+        sheet = packed(ids, part, filler, multiple=multiple, ignored=filler)
         made.append(
             {
                 "tokens": torch.from_numpy(sheet.ids),
                 "labels": torch.from_numpy(sheet.labels),
-                "loss_mask": pad(join(supervised, part), False, multiple=8),
+                "loss_mask": pad(join(supervised, part), False, multiple=multiple),
                 "attention_mask": torch.from_numpy(sheet.segments),
             }
         )

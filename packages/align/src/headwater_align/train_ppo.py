@@ -8,7 +8,7 @@ policy and value function on minibatches; with `ptx_coef` a pre-training loss is
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,9 +26,10 @@ from .conversation import prompt_key
 from .engine import Loaded, Trainer, export, make_trainer, pretrained, runtime
 from .instructions import read_split
 from .pretraining_rows import PretrainingRows
+from .progress import LogRow, Progress, finite
 from .reward_model import RewardModel
 from .rollouts import Episodes, draw_seed, logprobs, prompt_numbers, sample, state_values
-from .training import LogRow, Progress, finite, write_jsonl
+from .training import write_jsonl
 
 
 @dataclass
@@ -86,7 +87,7 @@ def run(run: Run) -> None:
         if (step + 1) % config.log_every == 0:
             run.progress(f"step {step + 1}/{config.steps}, reward {figures['reward']:.3f}, kl {figures['kl']:.3f}")
 
-    export(run.out, start, actors.policy, actors.chat, "lm")
+    export(run.out, replace(start, model=actors.policy.module), actors.chat, "lm")
     write_jsonl(run.out / "log.jsonl", log)
     chosen = heldout[: config.heldout_prompts]
     models = {"sft": actors.reference.model, "ppo": actors.policy.module}

@@ -1,98 +1,175 @@
-"""What SFT and reward training share: a fixed plan of batches, a log, checkpoints, exact resume.
+"""What SFT, reward model and DPO share: a fixed plan of batches, trained by headwater-model's loop.
 
-The plan (which rows make which step) follows from seed and rows alone, so a run that was killed finds its place by
-the number of finished steps, and goes on from its newest good checkpoint with the very steps that would have come.
+The plan (which rows make which step) follows from seed and rows alone. The loop brings what pre-training has: loss
+spikes met by a policy, checkpoints beside training, exact resume also on another layout, a flight log, steering.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ._contracts.errors import UserError
 from ._contracts.manifest import write_atomic
 from ._contracts.stage import Run
-from .engine import Trainer, checkpoint
+from .engine import (
+    Batch,
+    Event,
+    FlightLog,
+    Loaded,
+    Loop,
+    Loss,
+    Onlooker,
+    Policy,
+    RunConfig,
+    Saver,
+    Settings,
+    Trainer,
+    checkpoint,
+    dist,
+    parallel_state,
+    resolved,
+    torch,
+)
 
-LogRow = dict[str, float]
+FIXED = ("batch", "activation")
+"""Settings that can't change under way: the plan has the batches."""
+UNCOUNTED = "uncounted"
+"""Key of a micro-batch that only keeps a rank in step: nothing of it counts."""
 
 
-class Progress:
-    """The checkpoints of one run: trainers, log and what else must come back, whole or not at all."""
+@dataclass(frozen=True)
+class Plan:
+    """A task of the loop (`headwater_model.task.Task`); a place of its order is one step's batch."""
 
-    def __init__(self, run: Run, trainers: dict[str, Trainer]):
-        self.run = run
-        self.root = run.work / "checkpoints"
-        self.trainers = trainers
+    batches: Sequence[Sequence[int]]
+    """Row numbers, a list a step. After a rollback the plan begins anew where it ends."""
+    lengths: Sequence[int]
+    """Tokens of each row."""
+    collate: Callable[[Sequence[int]], list[dict]]
+    """Row numbers -> micro-batches for `Trainer.step`."""
+    objective: Loss
+    heldout: int
+    """Number of held-out rows."""
+    collate_heldout: Callable[[Sequence[int]], list[dict]]
 
-    def load(self) -> tuple[int, list[LogRow], dict]:
-        """Bring the trainers back to the newest good checkpoint: (finished steps, log, state); (0, [], {}) if none."""
-        self.root.mkdir(exist_ok=True)
-        found = checkpoint.newest_good(self.root, self.run.log)
-        if found is None:
-            return 0, [], {}
-        for name, trainer in self.trainers.items():
-            trainer.load(found / name)
-        saved = json.loads((found / "progress.json").read_text())
-        self.run.log(f"going on after step {saved['step']}")
-        return saved["step"], saved["log"], saved["state"]
+    def size(self, settings: Settings, consumed: int) -> int:
+        """One batch a step."""
+        return 1
 
-    def save(self, step: int, log: list[LogRow], state: dict | None = None) -> None:
-        """Make a checkpoint of the state after `step` steps; the newest two are kept."""
+    def draw(self, first: int, size: int) -> list[dict]:
+        """This data rank's share of the batch."""
+        return _share(self.batches[first % len(self.batches)], self.collate)
 
-        def write(folder: Path) -> None:
-            for name, trainer in self.trainers.items():
-                trainer.save(folder / name)
-            saved = {"step": step, "log": log, "state": state or {}}
-            write_atomic(folder / "progress.json", json.dumps(saved))
+    def tokens(self, first: int, size: int) -> int:
+        """Of the whole batch."""
+        return sum(self.lengths[row] for row in self.batches[first % len(self.batches)])
 
-        checkpoint.save_step(self.root, step, write)
+    @property
+    def loss(self) -> Loss:
+        """The objective; 0 for micro-batches that do not count."""
+
+        def loss(output: Any, batch: Batch) -> tuple[Any, Any, dict[str, Any]]:
+            total, count, metrics = self.objective(output, batch)
+            if UNCOUNTED in batch:
+                none = {k: tuple(0 * part for part in v) if isinstance(v, tuple) else 0 * v for k, v in metrics.items()}
+                return 0 * total, 0 * count, none
+            return total, count, metrics
+
+        return loss
+
+    def mean(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """The figures of several steps, each weighed by its step's count."""
+        total = sum(row["count"] for row in rows)
+        names = [name for name in rows[0] if name not in ("count", "lr", "grad_norm")]
+        return {name: sum(row[name] * row["count"] for row in rows) / total for name in names}
+
+    def validate(self, trainer: Trainer) -> dict[str, Any]:
+        """Loss and the objective's metrics over the held-out rows."""
+        row = trainer.evaluate(_share(range(self.heldout), self.collate_heldout), self.loss)
+        return {f"heldout_{name}": value for name, value in row.items() if name != "count"}
+
+
+def _share(rows: Sequence[int], collate: Callable[[Sequence[int]], list[dict]]) -> list[dict]:
+    """Micro-batches of every n-th row for the n-th data rank; where there are too few rows, one that does not count."""
+    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
+    mine = list(rows)[rank::ranks]
+    if mine:
+        return collate(mine)
+    return [{**piece, UNCOUNTED: torch.ones(1)} for piece in collate(list(rows)[:1])]
 
 
 def fit(
-    run: Run,
-    trainer: Trainer,
-    plan: Sequence[Sequence[int]],
-    collate: Callable[[Sequence[int]], list[dict]],
-    loss_fn: Callable,
-    evaluate: Callable[[], LogRow],
-    evaluate_every: int,
-) -> list[LogRow]:
-    """Train through the plan and return the log: a row a step, and one wherever `evaluate` was called.
+    run: Run, settings: RunConfig, trainer: Trainer, loaded: Loaded, plan: Plan, rank_files: Path | None
+) -> list[dict[str, Any]]:
+    """Train through the plan, or go on with it; collective.
+
+    Writes log.jsonl (a row every `log_every` steps, one with held-out figures at the start, every `validate_every`
+    steps and at the end) and flight.jsonl, what the policy on spikes or a person changed, into `run.out`.
 
     Args:
-        plan: one list of row numbers a step.
-        collate: row numbers -> micro-batches for `Trainer.step`.
-        evaluate: held-out figures; called before the first step, every `evaluate_every` steps, and at the end.
-    """
-    progress = Progress(run, {"model": trainer})
-    done, log, _ = progress.load()
-    if done == 0:
-        log.append({"step": 0, **evaluate()})
-    for step, rows in enumerate(plan[done:], start=done + 1):
-        figures = trainer.step(collate(rows), loss_fn)
-        log.append(finite({"step": step, **figures}))
-        if step % evaluate_every == 0 or step == len(plan):
-            log.append({"step": step, **evaluate()})
-        if step % run.config.checkpoint_every == 0 and step < len(plan):
-            progress.save(step, log)
-        if step % run.config.log_every == 0:
-            run.progress(f"step {step}/{len(plan)}, loss {figures['loss']:.4f}")
-    run.log("; ".join(f"{name} {log[0][name]:.4f} -> {log[-1][name]:.4f}" for name in log[0] if name != "step"))
-    return log
+        rank_files: for the watchdog; None outside of a launcher.
 
-
-def finite(row: LogRow) -> LogRow:
-    """The row, if every figure is a number.
+    Returns:
+        the rows of log.jsonl.
 
     Raises:
-        UserError: naming the figure and the step.
+        UserError: the run diverged beyond help.
+        SystemExit: SIGTERM came; a checkpoint of the last step is there (143).
     """
-    for name, value in row.items():
-        if isinstance(value, float) and not abs(value) < float("inf"):
-            raise UserError(f"{name} is {value} at step {row['step']}: training came apart; lower the learning rate")
-    return row
+    steps = len(plan.batches)
+    flight = FlightLog(run.work, writes=dist.get_rank() == 0)
+
+    def tell(event: dict[str, Any]) -> None:
+        flight.note(event)
+        if event["what"] != "checkpoint":
+            run.log(f"step {event['step']}: {event['what']}: {event['why']}")
+
+    now = Settings(
+        optimizer=trainer.optimizer_config,
+        schedule=trainer.schedule,
+        batch=len(plan.batches[0]),
+        activation=loaded.config.activation,
+    )
+    onlooker = Onlooker(
+        settings, loaded.config, trainer, loaded.tokenizer, steps, f"{run.stage.name}-{run.fingerprint}", run.log,
+        run.progress, rank_files, dist.get_rank() == 0,
+    )  # fmt: skip
+    policy = Policy(settings.spikes) if settings.spikes else None
+    planned: list[Event] = []
+    saver = Saver(run.work / "checkpoints", settings.checkpoints, tell, resolved(loaded.config))
+    loop = Loop(trainer, plan, now, settings, steps, run.work, planned, flight, policy, saver, onlooker, run.log)
+    found = checkpoint.newest_good(run.work / "checkpoints", run.log)
+    if found is not None:
+        checkpoint.refuse_other(found, resolved(loaded.config))
+        loop.resume(found)
+    with onlooker.watching(loop.curve.rows):
+        loop.run()
+    run.measured.update(onlooker.measured())
+    if dist.get_rank() == 0:
+        loop.curve.write(run.out)
+        write_atomic(run.out / "flight.jsonl", loop.flight.text())
+    return loop.curve.rows
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The rows of log.jsonl."""
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def first_and_last(log: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
+    """A figure of the log before and after training.
+
+    Raises:
+        UserError: no row has it.
+    """
+    found = [row[name] for row in log if name in row]
+    if not found:
+        raise UserError(f"log.jsonl has no {name}: the run is not whole; start the stage again")
+    return found[0], found[-1]
 
 
 def write_jsonl(path: Path, rows: Sequence[dict]) -> None:

@@ -47,6 +47,7 @@ __all__ = [
     "PlanConfig",
     "PretrainConfig",
     "RestartConfig",
+    "RunConfig",
     "RunScheduleConfig",
     "ScheduleConfig",
     "SpikeConfig",
@@ -179,29 +180,17 @@ class PlanConfig(Config):
         return self
 
 
-class PretrainConfig(Config):
-    """How the pretrain stage runs the plan."""
+class RunConfig(Config):
+    """What every run of the loop takes, whatever it learns."""
 
     seed: int = Field(1234, ge=0, description="of weights and data order")
     precision: Literal["bfloat16", "float32"] = Field("bfloat16", description="of parameters; masters are float32")
     micro_batch: int = Field(8, ge=1, description="sequences a forward pass")
-    data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
-    objective: ObjectiveConfig = Field(
-        default_factory=ObjectiveConfig, description="what a model of kind encoder or encoder_decoder restores"
-    )
-    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
-    schedule: RunScheduleConfig = Field(default_factory=RunScheduleConfig, description="learning rate over the run")
-    ramp: BatchRampConfig | None = Field(None, description="a batch that grows to the plan's; null: it is that at once")
-    steps: int | None = Field(None, ge=1, description="steps, in place of the plan's: fewer for a trial, or more")
     validate_every: int = Field(500, ge=1, description="steps between held-out losses")
-    heldout_tokens: int | None = Field(200_000, ge=1, description="held-out tokens at each of them; null: all")
     checkpoint_every: int = Field(500, ge=1, description="steps between checkpoints")
     log_every: int = Field(10, ge=1, description="steps averaged in one row of the loss curve")
     threads: int | None = Field(None, ge=1, description="threads a rank; cores / ranks if null")
     parallel: ParallelConfig = Field(default_factory=ParallelConfig, description="layout; of each replica, if local")
-    local: LocalSGDConfig | None = Field(None, description="replicas that train alone and meet; null: synchronous")
-    asynchronous: AsyncConfig | None = Field(None, description="a server and its workers; null: synchronous")
-    changes: list[ChangeConfig] = Field(default_factory=list, description="of settings during the run")
     spikes: SpikeConfig | None = Field(
         default_factory=SpikeConfig, description="what to do about loss spikes; null: end at a loss that is no number"
     )
@@ -212,6 +201,43 @@ class PretrainConfig(Config):
         default_factory=RestartConfig, exclude=True, description="when a rank dies or hangs"
     )
     launch: LaunchConfig = Field(default_factory=LaunchConfig, exclude=True, description="how ranks are started")
+
+    @property
+    def worlds(self) -> int:
+        """Replicas or workers, each of the ranks of `parallel`, that compute gradients; 1 in synchronous training."""
+        return 1
+
+    @property
+    def ranks(self) -> int:
+        """Processes of the run."""
+        return self.worlds * self.parallel.ranks
+
+    @property
+    def fixed(self) -> tuple[str, ...]:
+        """Keys of `steering.Settings` that can't change under way."""
+        return ()
+
+    @property
+    def steerable(self) -> bool:
+        """Whether orders reach every rank at the same step."""
+        return True
+
+
+class PretrainConfig(RunConfig):
+    """How the pretrain stage runs the plan."""
+
+    data: DataConfig = Field(default_factory=DataConfig, description="what is read, in which shares")
+    objective: ObjectiveConfig = Field(
+        default_factory=ObjectiveConfig, description="what a model of kind encoder or encoder_decoder restores"
+    )
+    optimizer: OptimizerConfig = Field(default_factory=OptimizerConfig, description="the plan gives its lr")
+    schedule: RunScheduleConfig = Field(default_factory=RunScheduleConfig, description="learning rate over the run")
+    ramp: BatchRampConfig | None = Field(None, description="a batch that grows to the plan's; null: it is that at once")
+    steps: int | None = Field(None, ge=1, description="steps, in place of the plan's: fewer for a trial, or more")
+    heldout_tokens: int | None = Field(200_000, ge=1, description="held-out tokens at each of them; null: all")
+    local: LocalSGDConfig | None = Field(None, description="replicas that train alone and meet; null: synchronous")
+    asynchronous: AsyncConfig | None = Field(None, description="a server and its workers; null: synchronous")
+    changes: list[ChangeConfig] = Field(default_factory=list, description="of settings during the run")
 
     @model_validator(mode="after")
     def _one_mode(self) -> PretrainConfig:
@@ -239,12 +265,17 @@ class PretrainConfig(Config):
     @property
     def ranks(self) -> int:
         """Processes of the run."""
-        return self.asynchronous.ranks if self.asynchronous else self.worlds * self.parallel.ranks
+        return self.asynchronous.ranks if self.asynchronous else super().ranks
 
     @property
     def fixed(self) -> tuple[str, ...]:
         """Keys of `steering.Settings` that can't change under way: others than the server would have to know."""
         return ("batch", "activation") if self.asynchronous else ("batch",) if self.local else ()
+
+    @property
+    def steerable(self) -> bool:
+        """Not replicas that meet seldom: they can't take an order at the same step."""
+        return not self.local
 
 
 class ExportConfig(Config):

@@ -210,12 +210,12 @@ def as_rank(body: Callable[[Path | None], None]) -> int:
         die_with_parent()
         body(folder)
         return 0
-    except UserError as e:
-        if not folder:
-            print(e, file=sys.stderr)  # else the launcher tells it
-        _last_words(folder, "user", " ".join(str(e).split()))
-        return e.exit_code
     except Exception as e:
+        if (code := getattr(e, "exit_code", None)) is not None:  # a UserError, of whichever package
+            if not folder:
+                print(e, file=sys.stderr)  # else the launcher tells it
+            _last_words(folder, "user", " ".join(str(e).split()))
+            return code
         traceback.print_exc()
         _last_words(folder, "fault", f"{type(e).__name__}: {' '.join(str(e).split())[:300]}")
         return 1

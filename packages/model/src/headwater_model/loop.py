@@ -23,7 +23,7 @@ from . import checkpoint
 from ._contracts import manifest as artefacts
 from ._contracts.config import parse, resolved
 from ._contracts.errors import UserError
-from .config import PretrainConfig
+from .config import RunConfig
 from .curve import Curve
 from .flight_log import Event, FlightLog
 from .megatron_config import set_activation
@@ -47,7 +47,7 @@ class Place:
     settings: dict[str, Any]
     """As `steering.Settings`."""
     consumed: int = 0
-    """Sequences of the data's order that were trained on or passed over."""
+    """Places of the task's order (sequences, in pre-training) that were trained on or passed over."""
     tokens: int = 0
     """Tokens trained on."""
     rollbacks: int = 0
@@ -71,7 +71,7 @@ class Loop:
         trainer: Trainer,
         task: Task,
         settings: Settings,
-        config: PretrainConfig,
+        config: RunConfig,
         steps: int,
         work: Path,
         planned: Sequence[Event],
@@ -168,15 +168,16 @@ class Loop:
             return action is None or action.kind == "go"
 
         row = self.trainer.step(batches, self.task.loss, accept)
+        tokens = self.task.tokens(self.place.consumed, size)
         self.place.consumed += size
         if action is not None and action.kind != "go":
             return self._act(action, size)
         if row["loss"] != row["loss"]:
             raise UserError(
-                f"the loss is not a number at step {self.trainer.step_count}; lower plan.lr, train in float32, or let "
-                "pretrain.spikes act"
+                f"the loss is not a number at step {self.trainer.step_count}; lower the learning rate, train in "
+                "float32, or let the policy on spikes act (spikes)"
             )
-        self.place.tokens += size * self.task.context
+        self.place.tokens += tokens
         self.onlooker.stepped(self.trainer.step_count, self.place.tokens, row)
         self._add(self.curve.train(self.trainer.step_count, self.place.tokens, row, self._last))
         return True
@@ -198,8 +199,8 @@ class Loop:
             return True
         if action.kind == "stop":
             raise UserError(
-                f"step {step}: {action.reason}; nothing is left to try (pretrain.spikes): lower plan.lr, or look at "
-                f"the data; {self.flight.path} has the history"
+                f"step {step}: {action.reason}; nothing is left to try (spikes): lower the learning rate, or look "
+                f"at the data; {self.flight.path} has the history"
             )
         assert action.target is not None and self.policy is not None
         now, measures = self.place, self.policy.state_dict()
@@ -324,8 +325,8 @@ class Loop:
             self.onlooker.added(row)
 
     def _publish_settings(self) -> None:
-        """For `headwater-model steer`; replicas that meet seldom can't take an order at the same step."""
-        if dist.get_rank() == 0 and not self.config.local:
+        """For `headwater-model steer`."""
+        if dist.get_rank() == 0 and self.config.steerable:
             artefacts.write_atomic(self.work / SETTINGS, artefacts.canonical_json(resolved(self.settings)))
 
     @property

@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from . import generation, tracking
 from ._contracts.config import resolved
-from .config import ModelConfig, PretrainConfig
+from .config import ModelConfig, RunConfig
 from .peak import matmul_flops_per_second
 from .pretrained import TYPES
 from .trainer import Trainer
@@ -34,7 +34,7 @@ class Onlooker:
 
     def __init__(
         self,
-        config: PretrainConfig,
+        config: RunConfig,
         model: ModelConfig,
         trainer: Trainer,
         tokenizer: Tokenizer,

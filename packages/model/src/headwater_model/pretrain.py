@@ -34,7 +34,7 @@ from .model import build_chunks
 from .onlooker import Onlooker
 from .saver import Saver
 from .steering import Settings
-from .task import build_task, token_inputs
+from .task import Pretraining, build_task, token_inputs
 
 FINAL = "final"
 """The folder of the artefact from which training goes on exactly (`final_state`)."""
@@ -147,7 +147,7 @@ def train(
             torch.get_num_threads(),
         )
     if first:
-        _publish(out, config, model_config, loop)
+        _publish(out, config, model_config, loop, task)
     dist.barrier()
     return onlooker.measured()
 
@@ -272,7 +272,7 @@ def _tell(flight: FlightLog, log: Callable[[str], None], event: dict[str, Any]) 
         log(f"step {event['step']}: {event['what']}: {event['why']}")
 
 
-def _publish(out: Path, config: PretrainConfig, model: ModelConfig, loop: Loop) -> None:
+def _publish(out: Path, config: PretrainConfig, model: ModelConfig, loop: Loop, task: Pretraining) -> None:
     """run.json, loop.json, log.jsonl, flight.jsonl and metrics.json beside the final state."""
     trainer, place, rows = loop.trainer, loop.place, loop.curve.rows
     state = {
@@ -301,7 +301,7 @@ def _publish(out: Path, config: PretrainConfig, model: ModelConfig, loop: Loop) 
             for key in ("heldout_bits_per_byte",)
             if key in checks[0]
         },
-        **loop.task.metrics(place.consumed),
+        **task.metrics(place.consumed),
         **exchange.of_run(training),
         "events": {what: events.count(what) for what in sorted(set(events))},
     }

@@ -52,7 +52,9 @@ class Loaded(Generic[Built]):
         return end_of_text(self.tokenizer, self.folder)
 
 
-def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[GPT]:
+def load(
+    folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32, dropout: float = 0.0
+) -> Loaded[GPT]:
     """Read the folder of a decoder: see `load_any`.
 
     Raises:
@@ -60,10 +62,12 @@ def load(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.floa
     """
     if (kind := read_config(Path(folder))[0].kind) in KIND_DEFAULTS:
         raise UserError(f"{folder}: a model of kind {kind}, where one is needed that continues text")
-    return load_any(folder, head, dtype)
+    return load_any(folder, head, dtype, dropout)
 
 
-def load_any(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32) -> Loaded[Any]:
+def load_any(
+    folder: Path, head: Head | None = None, dtype: torch.dtype = torch.float32, dropout: float = 0.0
+) -> Loaded[Any]:
     """Read a folder written by `save`, or by transformers for a model of a known family.
 
     Call `runtime.initialize` first. In any layout: each rank reads the folder and keeps its part.
@@ -72,6 +76,7 @@ def load_any(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.
         head: None takes the folder's own. "scalar" on a language model starts a head of zeros in place of
             the output embedding; "lm" on a scalar model is refused.
         dtype: of the parameters in memory, whatever the file's.
+        dropout: of embeddings and residual branches while training; what the folder says of it is not taken.
 
     Raises:
         UserError: no such folder, no tokenizer, no weights, a file that is not what it should be.
@@ -79,6 +84,8 @@ def load_any(folder: Path, head: Head | None = None, dtype: torch.dtype = torch.
     """
     folder = Path(folder)
     config, own = read_config(folder)
+    if dropout:
+        config = config.model_copy(update={"dropout": dropout})
     tokenizer = read_tokenizer(folder)
     head = head or own
     if head == "lm" and own == "scalar":

@@ -1,11 +1,11 @@
-"""What a run learns and how it is examined: training data by weight, held-out sets, the objective."""
+"""What a run learns and how it is examined: what the loop asks of any task, and pre-training's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import headwater_model.cpu as cpu  # noqa: F401
 
@@ -34,9 +34,38 @@ def token_inputs(inputs: Mapping[str, Path]) -> dict[str, Path]:
     return {name: folder for name, folder in inputs.items() if name not in OTHERS}
 
 
+class Task(Protocol):
+    """What the loop asks for at each step. A task has an order of places, of which each step takes the next ones."""
+
+    def size(self, settings: Settings, consumed: int) -> int:
+        """Places that the next step takes, after `consumed`."""
+        ...
+
+    def draw(self, first: int, size: int) -> Sequence[Batch]:
+        """This data-parallel rank's micro-batches of the step that begins at place `first`."""
+        ...
+
+    def tokens(self, first: int, size: int) -> int:
+        """Tokens that all ranks read in that step."""
+        ...
+
+    @property
+    def loss(self) -> Loss:
+        """As `Trainer.step` takes it."""
+        ...
+
+    def mean(self, rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+        """What several steps gave as one row of the curve; with "loss"."""
+        ...
+
+    def validate(self, trainer: Trainer) -> dict[str, Any]:
+        """Held-out figures; with "heldout_loss"."""
+        ...
+
+
 @dataclass
-class Task:
-    """What the loop asks for at each step."""
+class Pretraining:
+    """Training data by weight, held-out sets, and the objective."""
 
     config: PretrainConfig
     context: int
@@ -58,6 +87,10 @@ class Task:
             return ()
         rank, ranks = self._part
         return self.data.batch(first, size, self.config.micro_batch, rank, ranks)
+
+    def tokens(self, first: int, size: int) -> int:
+        """Those of so many sequences."""
+        return size * self.context
 
     def size(self, settings: Settings, consumed: int) -> int:
         """Sequences of the next step."""
@@ -129,14 +162,14 @@ def build_task(
     cache: Path,
     log: Callable[[str], None],
     replica: int = 0,
-) -> Task:
+) -> Pretraining:
     """Open the data of a run; collective.
 
     Args:
         inputs: of the stage.
         batch: sequences a step, the final ones of a ramp.
         cache: for the index of the order.
-        replica: see `Task`.
+        replica: see `Pretraining`.
     """
     tokenizer = read_tokenizer(inputs["tokenizer"])
     document_end = end_of_text(tokenizer, inputs["tokenizer"])
@@ -154,4 +187,4 @@ def build_task(
         )
         for name, folder in tokens.items()
     }
-    return Task(config, context, tokenizer, data, heldout, tokens, objective is None, replica)
+    return Pretraining(config, context, tokenizer, data, heldout, tokens, objective is None, replica)

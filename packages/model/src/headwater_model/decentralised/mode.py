@@ -13,7 +13,7 @@ from ..config import PretrainConfig
 from ..gpt import GPT
 from ..spikes import Policy
 from ..steering import Settings
-from ..task import Task
+from ..task import Pretraining
 from ..trainer import Trainer
 from .local import LocalTrainer
 from .peers import Peers, join, newest_common
@@ -57,7 +57,7 @@ def build_trainer(
     return Trainer(chunks, settings.optimizer, settings.schedule)
 
 
-def work(chunks: Sequence[GPT], settings: Settings, task: Task, peers: Peers) -> None:
+def work(chunks: Sequence[GPT], settings: Settings, task: Pretraining, peers: Peers) -> None:
     """A worker's run: batch N is step N of the plan, whoever computes it.
 
     Raises:
