@@ -10,6 +10,7 @@ from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
+from .outcome.config import OutcomeConfig
 
 ENGINE = ("headwater_model",)
 
@@ -65,6 +66,21 @@ STAGES = (
         cost="four models in memory, two of them trained; most of the time is sampling and updating",
         config=PpoConfig,
         run="headwater_align.train_ppo:run",
+        code=ENGINE,
+    ),
+    Stage(
+        name="outcome",
+        summary="Compare SFT, best-of-N and further models on held-out prompts: reward, KL, length, win rates.",
+        reads={
+            "sft": ("export",),
+            "reward": ("export",),
+            "instructions": ("instructions",),
+            "*": ("export", "labels"),
+        },
+        writes="outcome",
+        cost="prompts x answers for each model; best-of-N takes as many answers again as its largest N",
+        config=OutcomeConfig,
+        run="headwater_align.outcome.stage:run",
         code=ENGINE,
     ),
 )

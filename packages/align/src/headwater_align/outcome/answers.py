@@ -1,0 +1,93 @@
+"""Answers of one model to the held-out prompts, scored: what every figure of the outcome is computed from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .._contracts.manifest import write_atomic
+from ..chat_format import ChatFormat
+from ..engine import GPT, generation, torch
+from ..reward_model import RewardModel
+from ..rollouts import Episodes, draw_seed, logprobs
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One sampled answer."""
+
+    prompt: int
+    """Number of the prompt."""
+    text: str
+    tokens: int
+    finished: bool
+    """Whether it ended by itself."""
+    reward: float
+    """The reward model's, normalised."""
+    kl: float
+    """log p(answer) under its model less under the SFT model, nats: an unbiased estimate of the KL."""
+    surprise: float
+    """-log p(answer) under its model, nats: its mean is the entropy of answers."""
+
+
+def draw(
+    model: GPT, prompts: Sequence[list[int]], samples: int, chat: ChatFormat, tokens: int, seed: int, batch: int
+) -> Episodes:
+    """`samples` answers a prompt at temperature 1; the n-th answer to a prompt has one seed whatever the model is."""
+    asked = [(number, prompt, n) for number, prompt in enumerate(prompts) for n in range(samples)]
+    answers: list[list[int]] = [[] for _ in asked]
+    order = sorted(range(len(asked)), key=lambda row: len(asked[row][1]))
+    for start in range(0, len(order), batch):
+        part = order[start : start + batch]
+        made = generation.generate(
+            model, [asked[r][1] for r in part], tokens, stop_ids=chat.stops,
+            seeds=[draw_seed(seed, asked[r][0], asked[r][2]) for r in part],
+        )  # fmt: skip
+        for row, answer in zip(part, made, strict=True):
+            answers[row] = answer.tokens
+    return Episodes([prompt for _, prompt, _ in asked], answers, [a[-1] in chat.stops for a in answers])
+
+
+def score(
+    episodes: Episodes, samples: int, model: GPT, reference: GPT, judge: RewardModel, chat: ChatFormat, batch: int
+) -> list[Answer]:
+    """Reward and KL of each answer.
+
+    Args:
+        reference: the SFT model.
+    """
+    rewards = judge(episodes.rows, chat.pad, batch)
+    own = logprobs(model, episodes, chat.pad, batch)
+    other = own if model is reference else logprobs(reference, episodes, chat.pad, batch)
+    mask = episodes.mask
+    gaps = torch.where(mask, own - other, 0).double().sum(1)
+    surprise = -torch.where(mask, own, 0).double().sum(1)
+    return [
+        Answer(
+            row // samples, chat.text(answer), len(answer), episodes.finished[row], float(rewards[row]),
+            float(gaps[row]), float(surprise[row]),
+        )
+        for row, answer in enumerate(episodes.answers)
+    ]  # fmt: skip
+
+
+def save(path: Path, answers: Sequence[Answer]) -> None:
+    """As JSON lines."""
+    write_atomic(path, "".join(json.dumps(asdict(a), ensure_ascii=False) + "\n" for a in answers))
+
+
+def load(path: Path) -> list[Answer] | None:
+    """What `save` wrote; None where there is nothing."""
+    if not path.exists():
+        return None
+    return [Answer(**json.loads(line)) for line in path.read_text().splitlines()]
+
+
+def table(answers: Sequence[Answer], prompts: int) -> dict[str, np.ndarray]:
+    """Each quantity as float64 [prompts, samples]."""
+    names = ("reward", "kl", "surprise", "tokens", "finished")
+    return {name: np.array([float(getattr(a, name)) for a in answers]).reshape(prompts, -1) for name in names}
