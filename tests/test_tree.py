@@ -86,3 +86,12 @@ def test_every_path_of_the_tree_has_an_owner() -> None:
         assert re.search(rf"^/packages/{package}/ +@\S+", owners, re.M)
     for shared in ("/contracts/", "/dvc.yaml", "/configs/"):
         assert re.search(rf"^{shared} +@\S+ @\S+", owners, re.M), f"{shared} needs two owners"
+
+
+def test_the_pages_of_the_suites_are_the_catalogue_s(tmp_path) -> None:
+    from headwater_eval import suite_pages
+
+    suite_pages.write(tmp_path)
+    made, there = ({page.name: page.read_text() for page in folder.glob("*.md")} for folder in
+                   (tmp_path, ROOT / "docs/suites"))  # fmt: skip
+    assert made == there, "make them again: headwater-eval tasks --pages docs/suites"

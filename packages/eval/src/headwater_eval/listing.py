@@ -26,10 +26,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--items", type=Path, metavar="DIR", help="look for items here: what the stage items made")
     parser.add_argument("--all", action="store_true", help="a line for each of a family's tasks (BIG-bench: 286)")
     parser.add_argument("--json", action="store_true", help="everything that is known of each task, as JSON")
+    parser.add_argument("--pages", type=Path, metavar="DIR", help="write a Markdown page a suite instead")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the list."""
+    """Print the list, or write the pages."""
+    if args.pages:
+        from . import suite_pages  # which reads this module
+
+        suite_pages.write(args.pages)
+        return 0
     benchmarks = suite(args.suite)
     here = Here.look(args.sources, args.items)
     rows = [row(benchmark, here) for benchmark in benchmarks]
