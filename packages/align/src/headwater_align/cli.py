@@ -10,6 +10,7 @@ from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
+from .dpo.config import DpoConfig
 from .outcome.config import OutcomeConfig
 
 ENGINE = ("headwater_model",)
@@ -66,6 +67,16 @@ STAGES = (
         cost="four models in memory, two of them trained; most of the time is sampling and updating",
         config=PpoConfig,
         run="headwater_align.train_ppo:run",
+        code=ENGINE,
+    ),
+    Stage(
+        name="dpo",
+        summary="Train a model on comparisons directly, without reward model or sampling.",
+        reads={"model": ("export",), "preferences": ("preferences",), "reference?": ("export",)},
+        writes="export",
+        cost="like reward, and one forward pass of the reference over all answers",
+        config=DpoConfig,
+        run="headwater_align.dpo.stage:run",
         code=ENGINE,
     ),
     Stage(
