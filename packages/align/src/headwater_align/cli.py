@@ -25,8 +25,8 @@ STAGES = (
     ),
     Stage(
         name="preferences",
-        summary="Turn sources of comparisons into prompt, chosen and rejected answer, split by prompt.",
-        reads={"sources": ("sources",)},
+        summary="Turn sources of comparisons and people's labels into ranked answers, split by prompt.",
+        reads={"sources": ("sources",), "*": ("labels",)},
         writes="preferences",
         cost="seconds; no network",
         config=PreferencesConfig,
