@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from .conversation import BadRow, check, identity
+from .conversation import BadRow, check, identity, is_unicode
 
 CONTENT = ("prompt", "responses", "ranks", "policies", "labeller", "round", "batch", "confidence", "strength")
 """The keys of a comparison that say what was compared, by whom and how; all of them make its id."""
@@ -50,6 +50,8 @@ def comparison(
         raise BadRow("fewer than two answers")
     if not all(isinstance(text, str) for text in responses):
         raise BadRow("an answer is not text")
+    if not all(is_unicode(text) for text in responses):
+        raise BadRow("text with half a surrogate pair")
     texts = [text.strip() for text in responses]
     if not all(texts):
         raise BadRow("empty completion")
@@ -130,4 +132,8 @@ def _number(value: Any, what: str) -> float | None:
 
 
 def _name(value: Any) -> str | None:
-    return None if value is None or value == "" else str(value)
+    if value is None or value == "":
+        return None
+    if not isinstance(value, str | int) or not is_unicode(str(value)):
+        raise BadRow("a labeller, round, batch or policy is no name")
+    return str(value)

@@ -32,7 +32,7 @@ FORMATS: tuple[Format, ...] = tuple(
     for module in (labelstudio, argilla, summarize, ranked, hh, trl)
     + (docstrings, chatterbot, openai, sharegpt, alpaca, completion, flan)
 )
-WRITABLE = {format.name: format for format in FORMATS if format.write}
+WRITABLE = {f.name: f for holds in ("demonstrations", "comparisons") for f in FORMATS if f.write and f.holds == holds}
 
 
 def recognise(value: Any, holds: Holds | None = None) -> tuple[Format, Row]:

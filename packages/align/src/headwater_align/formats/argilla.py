@@ -104,7 +104,6 @@ def write(record: dict) -> list[Row]:
             "id": record["id"],
             "fields": {"prompt": record["prompt"]} | dict(zip(names, record["responses"], strict=True)),
             "metadata": {key: value for key, value in beside.items() if key != "id"},
-            "suggestions": {},
             "responses": {"ranking": [{"value": ranking, "user_id": _user(record["labeller"])}]},
             "status": "completed",
         }

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..conversation import BadRow, Message
+from ..conversation import BadRow, Message, is_unicode
 from ..splitting import side_of
 
 Holds = Literal["demonstrations", "comparisons"]
@@ -52,7 +52,8 @@ def known(row: Row, keys: tuple[str, ...]) -> dict:
 
 def demonstration_about(row: Row) -> dict:
     """`known` of a demonstration: the names that are text, and the side of the split."""
-    return {key: value for key, value in known(row, DEMONSTRATION).items() if isinstance(value, str)}
+    found = known(row, DEMONSTRATION)
+    return {key: value for key, value in found.items() if isinstance(value, str) and is_unicode(value)}
 
 
 def carried(record: dict, keys: tuple[str, ...]) -> Row:

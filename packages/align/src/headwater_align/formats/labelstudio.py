@@ -87,7 +87,8 @@ def _ranker(data: dict, result: Row, value: Row) -> tuple[list, list, Any]:
 def _ranks(ranker: Any, own_name: str) -> dict[str, int]:
     """Item -> rank, of an order (a list, or a dict with the tag's name as its only key) or of numbered buckets."""
     if isinstance(ranker, dict):
-        columns = {name: ids for name, ids in ranker.items() if not (name == "_" and not ids)}  # "_": not yet ranked
+        # "_" holds what is not ranked yet; None is a bucket of other rows of a Parquet file.
+        columns = {name: ids for name, ids in ranker.items() if ids is not None and not (name == "_" and not ids)}
         if not all(isinstance(ids, list) for ids in columns.values()):
             raise BadRow("broken ranking: a bucket is no list")
         if set(columns) != {own_name}:

@@ -78,7 +78,7 @@ def write(record: dict) -> list[Row]:
             "choice": choice,
             "worker": record["labeller"],
             "batch": record["batch"],
-            "split": {"train": "train", "heldout": "valid1"}.get(record.get("split") or "train"),
+            "split": {"train": "train", "heldout": "valid1"}.get(record.get("split") or ""),
             "extra": {"confidence": _points(record, choice)},
         }
         made.append(row | carried(record, ("source", "licence", "round")))
