@@ -7,7 +7,9 @@ Read are the three layouts that Argilla writes, by a record's own keys:
     1.x           {"fields", "responses": [{"user_id", "status", "values": {question: {"value"}}}]}
 
 A ranking is a list of {"value": field, "rank"}, or of fields in order (2.x drops ranks, so ties become an order there).
-Suggestions are a model's, no answers of people, and are not read. Drafts and discarded responses are rejects.
+Suggestions are a model's, no answers of people, and are not read. Drafts and discarded responses are rejects. The
+nested layout of 2.x (`to_json`) leaves out each response's status: there a record that is not completed is refused
+whole, and of a completed one all responses count. The flat layout (`to_list(flatten=True)`) has it.
 """
 
 from __future__ import annotations
@@ -36,32 +38,39 @@ def read(row: Row) -> list[dict | BadRow]:
     if not isinstance(fields, dict):
         raise BadRow("fields is no mapping of keys")
     rankings = [(user, status, _places(value)) for user, status, value in _responses(row)]
-    rankings = [given for given in rankings if given[2] and set(given[2]) <= set(fields)]
+    rankings = [given for given in rankings if given[2] and {name for name, _ in given[2]} <= set(fields)]
     if not rankings:
         raise BadRow("no submitted ranking")
     asked = next((fields[key] for key in PROMPTS if fields.get(key) is not None), None)
     prompt = asked if isinstance(asked, list) else [{"role": "user", "content": asked}]
-    answers = [name for name in fields if any(name in places for _, _, places in rankings)]
+    answers = [name for name in fields if any(name in dict(places) for _, _, places in rankings)]
     about = known(metadata, (*COMPARISON, "policies", "strength"))
     if len(rankings) > 1:
         about.pop("labeller", None)  # of one record's several labellers each has a user's id only
     made: list[dict | BadRow] = []
     for user, status, places in rankings:
         try:
-            made.append(_judgement(fields, prompt, answers, places, status, {"labeller": user} | about))
+            _submitted(status, row.get("status"))
+            made.append(_judgement(fields, prompt, answers, places, {"labeller": user} | about))
         except BadRow as e:
             made.append(e)
     return made
 
 
-def _judgement(fields: dict, prompt: list, answers: list, places: dict, status: Any, about: dict) -> dict:
-    if status not in (None, "submitted"):  # 2.x exports without a status hold only what was submitted or drafted
+def _submitted(status: Any, of_record: Any) -> None:
+    if status is None and of_record not in (None, "completed"):
+        raise BadRow("no status, in a record that is not completed: export it flat")
+    if status not in (None, "submitted"):
         raise BadRow("discarded by the labeller" if status == "discarded" else "not submitted")
-    if set(places) != set(answers):
+
+
+def _judgement(fields: dict, prompt: list, answers: list, places: list, about: dict) -> dict:
+    rank_of = dict(places)
+    if sorted(name for name, _ in places) != sorted(answers):
         raise BadRow("broken ranking: not one rank an answer")
     if about["labeller"] == NOBODY:
         about["labeller"] = None
-    return whole(prompt, [fields[name] for name in answers], [places[name] for name in answers], about)
+    return whole(prompt, [fields[name] for name in answers], [rank_of[name] for name in answers], about)
 
 
 def _responses(row: Row) -> Iterator[tuple[Any, Any, Any]]:
@@ -84,15 +93,15 @@ def _responses(row: Row) -> Iterator[tuple[Any, Any, Any]]:
                 yield (users[i] if i < len(users) else None), (statuses[i] if i < len(statuses) else None), value
 
 
-def _places(value: Any) -> dict[str, Any]:
-    """Field -> rank of a ranking; empty for the value of another question."""
+def _places(value: Any) -> list[tuple[str, Any]]:
+    """(field, rank) of a ranking; empty for the value of another question."""
     if not isinstance(value, list):
-        return {}
+        return []
     if all(isinstance(place, str) for place in value):
-        return {name: place for place, name in enumerate(value, 1)}
+        return [(name, place) for place, name in enumerate(value, 1)]
     if all(isinstance(place, dict) and isinstance(place.get("value"), str) for place in value):
-        return {place["value"]: place.get("rank") for place in value}
-    return {}
+        return [(place["value"], place.get("rank")) for place in value]
+    return []
 
 
 def write(record: dict) -> list[Row]:
@@ -104,7 +113,7 @@ def write(record: dict) -> list[Row]:
             "id": record["id"],
             "fields": {"prompt": record["prompt"]} | dict(zip(names, record["responses"], strict=True)),
             "metadata": {key: value for key, value in beside.items() if key != "id"},
-            "responses": {"ranking": [{"value": ranking, "user_id": _user(record["labeller"])}]},
+            "responses": {"ranking": [{"value": ranking, "user_id": _user(record["labeller"]), "status": "submitted"}]},
             "status": "completed",
         }
     ]

@@ -24,7 +24,7 @@ def turns(row: Row) -> list[Message]:
 
 def message(turn: Any) -> Message:
     """One turn as a message."""
-    if not isinstance(turn, dict) or turn.get("from") not in ROLES:
+    if not isinstance(turn, dict) or not isinstance(turn.get("from"), str) or turn["from"] not in ROLES:
         raise BadRow("unknown role")
     return {"role": ROLES[turn["from"]], "content": turn.get("value", "")}
 

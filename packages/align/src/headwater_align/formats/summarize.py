@@ -30,7 +30,7 @@ def read(row: Row) -> list[dict | BadRow]:
     policies = [summary.get("policy") for summary in summaries]
     about["policies"] = policies if any(policy is not None for policy in policies) else None
     ranks = [1 if i == choice else 2 for i in range(len(summaries))]
-    prompt = [{"role": "user", "content": _question(row["info"])}]
+    prompt = [{"role": "user", "content": _question(row.get("info"))}]
     return [whole(prompt, [summary.get("text") for summary in summaries], ranks, about)]
 
 
@@ -40,10 +40,11 @@ def _question(info: Any) -> str:
     text = info.get("post") or info.get("article")
     if not isinstance(text, str):
         raise BadRow("no post and no article")
-    if not info.get("title"):
+    title, subreddit = (info.get(key) if isinstance(info.get(key), str) else "" for key in ("title", "subreddit"))
+    if not title:
         return text
-    lines = [f"SUBREDDIT: r/{info['subreddit']}"] if info.get("subreddit") else []
-    return "\n\n".join([*lines, f"TITLE: {info['title']}", f"POST: {text.strip()}", "TL;DR:"])
+    lines = [f"SUBREDDIT: r/{subreddit}"] if subreddit else []
+    return "\n\n".join([*lines, f"TITLE: {title}", f"POST: {text.strip()}", "TL;DR:"])
 
 
 def _sureness(row: Row, choice: int) -> float | None:
