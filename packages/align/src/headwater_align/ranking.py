@@ -56,8 +56,10 @@ def comparison(
     if not all(texts):
         raise BadRow("empty completion")
     numbers = _dense(ranks, len(texts))
+    if len(set(texts)) == 1:
+        raise BadRow("the answers are equal")
     if len(set(numbers)) == 1:
-        raise BadRow("chosen and rejected are equal" if len(set(texts)) == 1 else "all ranks are equal")
+        raise BadRow("all ranks are equal")
     if len(set(zip(texts, numbers, strict=True))) > len(set(texts)):
         raise BadRow("equal answers with different ranks")
     if policies is not None and (not isinstance(policies, list | tuple) or len(policies) != len(texts)):

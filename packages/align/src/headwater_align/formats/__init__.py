@@ -53,4 +53,4 @@ def recognise(value: Any, holds: Holds | None = None) -> tuple[Format, Row]:
         for format in FORMATS:
             if holds in (None, format.holds) and format.recognises(row):
                 return format, row
-    raise BadRow("no chosen and rejected" if holds == "comparisons" else "unknown format")
+    raise BadRow("no comparison in a known format" if holds == "comparisons" else "unknown format")
