@@ -47,7 +47,7 @@ def test_a_mismatched_pairs_wrong_answer_comes_from_the_same_side_of_the_split(m
         made = [r for r in records if r["source"] == "shown/mismatched"]
         assert made
         for record in made:
-            chosen, rejected = record["chosen"][0]["content"], record["rejected"][0]["content"]
+            chosen, rejected = record["responses"]
             assert prompts[chosen] == record["prompt"][0]["content"]
             assert prompts[rejected] in here and chosen != rejected
 
@@ -59,9 +59,10 @@ def test_mismatched_answers_are_near_the_right_one_in_length():
             "id": str(i),
             "source": "s",
             "licence": "x",
+            "split": "train",
             "messages": [{"role": "user", "content": f"{i}?"}, {"role": "assistant", "content": answer}],
         }
         for i, answer in enumerate(answers)
     ]
-    gaps = [abs(len(r["chosen"][0]["content"]) - len(r["rejected"][0]["content"])) for r in mismatched(records, 1, 64)]
+    gaps = [abs(len(r["responses"][0]) - len(r["responses"][1])) for r in mismatched(records, 1, 64)]
     assert gaps == [1, 1, 1, 1]

@@ -30,8 +30,8 @@ def test_normalised_rewards_have_mean_zero_and_deviation_one():
 
 def test_pairs_that_the_length_limit_makes_equal_are_set_aside_by_name(byte_tokenizer):
     prompt = [{"role": "user", "content": "Why?"}]
-    sides = {side: [{"role": "assistant", "content": "same start, " + side}] for side in ("chosen", "rejected")}
-    made = prepare([{"id": "p", "source": "s", "prompt": prompt, **sides}], ChatFormat(byte_tokenizer), 12)
+    compared = {"prompt": prompt, "responses": ["same start, chosen", "same start, rejected"], "ranks": [1, 2]}
+    made = prepare([{"id": "p", "source": "s", **compared}], ChatFormat(byte_tokenizer), 12)
     assert not made.pairs
     assert [r["id"] for r in made.rejects] == ["p"]
 
@@ -79,3 +79,11 @@ def test_a_language_model_given_as_reward_model_is_refused_in_one_line(sft_model
     where = ["--out", str(tmp_path / "out"), "--work", str(tmp_path / "work")]
     assert main(["ppo", *(part for item in inputs for part in ("--in", item)), *where]) == 1
     assert "no reward model" in capsys.readouterr().err
+
+
+def test_a_ranking_of_four_gives_its_six_pairs(byte_tokenizer):
+    compared = {"prompt": [{"role": "user", "content": "Why?"}], "responses": list("abcd"), "ranks": [2, 1, 3, 4]}
+    chat = ChatFormat(byte_tokenizer)
+    pairs = prepare([{"id": "p", "source": "s", **compared}], chat, 64).pairs
+    said = [chat.text(pair.chosen)[-1] + chat.text(pair.rejected)[-1] for pair in pairs]
+    assert said == ["ba", "bc", "bd", "ac", "ad", "cd"]

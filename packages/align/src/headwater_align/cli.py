@@ -27,8 +27,8 @@ STAGES = (
     ),
     Stage(
         name="preferences",
-        summary="Turn sources of comparisons into prompt, chosen and rejected answer, split by prompt.",
-        reads={"sources": ("sources",)},
+        summary="Turn sources of comparisons and people's labels into ranked answers, split by prompt.",
+        reads={"sources": ("sources",), "*": ("labels",)},
         writes="preferences",
         cost="seconds; no network",
         config=PreferencesConfig,
@@ -112,7 +112,24 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
 
 
+def _convert_arguments(parser: argparse.ArgumentParser) -> None:
+    from .formats import WRITABLE
+
+    parser.add_argument(
+        "--from", dest="inputs", type=Path, nargs="+", required=True, metavar="FILE",
+        help="JSONL (also .gz), JSON, Parquet or YAML; each row says by its keys which format it is in",
+    )  # fmt: skip
+    parser.add_argument("--to", required=True, choices=list(WRITABLE), metavar="FORMAT", help=", ".join(WRITABLE))
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".jsonl, .json or .parquet")
+
+
 COMMANDS = (
+    Command(
+        "convert",
+        "Turn demonstrations or comparisons from any public format into another; rejects beside, with the reason.",
+        _convert_arguments,
+        "headwater_align.convert:run",
+    ),
     Command(
         "chat", "Talk to a model in the terminal; /quit or Ctrl-D ends.", _chat_arguments, "headwater_align.chat:run"
     ),

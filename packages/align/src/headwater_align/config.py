@@ -19,7 +19,7 @@ class InstructionsConfig(Config):
 
 
 class PreferencesConfig(Config):
-    """Comparisons of two answers, and such as are made from demonstrations."""
+    """Comparisons of answers, and such as are made from demonstrations."""
 
     sources: tuple[str, ...] = Field((), description="names of sources; empty: every source of role preferences")
     mismatched_sources: tuple[str, ...] = Field(

@@ -40,6 +40,8 @@ def check(messages: Any, last: str = "assistant") -> list[Message]:
         content = message.get("content")
         if not isinstance(content, str):
             raise BadRow("content is not text")
+        if not is_unicode(content):
+            raise BadRow("text with half a surrogate pair")
         if not content.strip():
             raise BadRow(f"empty {message['role']} message")
         clean.append({"role": message["role"], "content": content.strip()})
@@ -50,6 +52,15 @@ def check(messages: Any, last: str = "assistant") -> list[Message]:
     if not turns or turns[-1]["role"] != last:
         raise BadRow(f"does not end with the {last}")
     return clean
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text can be written as UTF-8. JSON may hold halves of surrogate pairs, which no file can."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def identity(*parts: Any) -> str:

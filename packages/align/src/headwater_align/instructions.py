@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 from pathlib import Path
 
 from ._contracts.stage import Run
 from .config import InstructionsConfig
-from .conversation import BadRow, identity, is_heldout, prompt_key
+from .conversation import BadRow, identity
 from .overlap import ItemIndex
-from .readers import Row, Source, rows, sources_with_role, to_conversations
+from .readers import Row, Source, rows, sources_with_role
+from .readers import demonstrations as read_demonstrations
+from .splitting import split_by_prompt
 
 
 def run(run: Run) -> None:
@@ -32,7 +33,9 @@ def run(run: Run) -> None:
 def demonstrations(
     source: Source, phrasings: int, cap: int | None = None, items: ItemIndex | None = None
 ) -> tuple[list[dict], list[dict]]:
-    """(records, rejects) of one source: each record {"id", "source", "licence", "messages"}, each id once.
+    """(records, rejects) of one source: each record {"id", "source", "licence", "split", "messages"}, each id once.
+
+    `split` is what the row says itself, or None; `task` and `cluster` are there where the row says them.
 
     With a cap the `cap` lowest ids are kept: ids are hashes, so this is a sample that does not depend on the order.
     """
@@ -40,14 +43,18 @@ def demonstrations(
     refused = []
     for row in rows(source):
         try:
-            for messages in to_conversations(row.value, phrasings):
+            for shown in read_demonstrations(row.value, phrasings):
+                messages = shown["messages"]
                 name = identity(messages)
                 if name in made:
+                    if shown.get("split") == "heldout":  # one of two equal rows says test: neither is trained on
+                        made[name]["split"] = "heldout"
                     raise BadRow("duplicate")
                 if items is not None and items.found_in("\n".join(m["content"] for m in messages)):
                     raise BadRow("holds a benchmark item")
-                about = {"id": name, "source": source.name, "licence": source.licence}
-                made[name] = {**about, "messages": messages}
+                about = {"id": name, "source": source.name, "licence": source.licence, "split": shown.get("split")}
+                told = {key: shown[key] for key in ("task", "cluster") if key in shown}
+                made[name] = {**about, "messages": messages, **told}
         except BadRow as e:
             refused.append(reject(row, e))
     return sorted(made.values(), key=lambda r: r["id"])[:cap], refused
@@ -56,15 +63,6 @@ def demonstrations(
 def reject(row: Row, error: BadRow) -> dict:
     """A line of rejects.jsonl: where the row stands and why it was refused."""
     return {"source": row.source.name, "row": row.number, "reason": str(error)}
-
-
-def split_by_prompt(records: Iterable[dict], fraction: float) -> dict[str, list[dict]]:
-    """{"train", "heldout"}, in order of id; records that ask the same are on the same side, and an id is there once."""
-    split: dict[str, dict[str, dict]] = {"train": {}, "heldout": {}}
-    for record in records:
-        key = prompt_key(record.get("messages") or record["prompt"])
-        split["heldout" if is_heldout(key, fraction) else "train"].setdefault(record["id"], record)
-    return {side: [of[name] for name in sorted(of)] for side, of in split.items()}
 
 
 def write_split(out: Path, split: dict[str, list[dict]], rejects: list[dict]) -> None:

@@ -1,21 +1,12 @@
-"""From the files of a sources artefact to rows, and from a row in a public format to messages.
+"""From files to rows, and from a row in any public format (formats/) to our records.
 
-Each row says by its own keys which format it is in; nothing is guessed from the first row.
-
-    Alpaca       {"instruction", "input"?, "output", "system"?}
-    OpenAI chat  {"messages": [{"role", "content"}]}
-    ShareGPT     {"conversations": [{"from", "value"}], "system"?}
-    prompt       {"prompt", "completion"} and FLAN's {"inputs", "targets"}
-    ChatterBot   YAML {"conversations": [[turn, turn, ...], ...]}
-    docstrings   {"name", "signature", "doc"}: question and answer by the phrasings below
-    preferences  any of the prompts above beside {"chosen", "rejected"}
+The files are those of a sources artefact or any that a person names: JSONL (also gzipped), JSON, Parquet, YAML.
 """
 
 from __future__ import annotations
 
-import inspect
+import gzip
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,11 +15,10 @@ from typing import Any
 import yaml
 
 from ._contracts.errors import UserError
-from .conversation import BadRow, Message, check
+from .conversation import BadRow, Message
+from .formats import Holds, docstrings, recognise
 
-PAYLOAD_SUFFIXES = (".jsonl", ".json", ".yml", ".yaml", ".parquet")
-
-SHAREGPT_ROLES = {"system": "system", "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
+PAYLOAD_SUFFIXES = (".jsonl", ".json", ".yml", ".yaml", ".parquet", ".jsonl.gz")
 
 
 @dataclass(frozen=True)
@@ -73,32 +63,55 @@ def sources_with_role(artefact: Path, role: str, names: tuple[str, ...] = ()) ->
 
 def rows(source: Source) -> Iterator[Row]:
     """Every record of a source; a line or file that cannot be parsed comes as a BadRow in `value`."""
-    files = [p for p in sorted(source.folder.rglob("*")) if p.suffix in PAYLOAD_SUFFIXES and p.name != "source.json"]
+    files = [
+        p for p in sorted(source.folder.rglob("*")) if p.name.endswith(PAYLOAD_SUFFIXES) and p.name != "source.json"
+    ]
     if not files:
         raise UserError(f"source {source.name} holds no file of {', '.join(PAYLOAD_SUFFIXES)}; mend its `include`")
     number = 0
     for path in files:
-        for value in _values(path):
+        for value in values(path):
             yield Row(source, number, value)
             number += 1
 
 
-def _values(path: Path) -> Iterator[Any]:
-    if path.suffix == ".parquet":
-        import pyarrow.parquet as parquet
+def values(path: Path) -> Iterator[Any]:
+    """Every record of one file, in the format it is in; one that cannot be parsed comes as a BadRow.
 
-        for batch in parquet.ParquetFile(path).iter_batches():
-            yield from batch.to_pylist()
-    elif path.suffix == ".jsonl":
-        with open(path, encoding="utf-8", errors="replace") as lines:
-            for line in lines:
-                if line.strip():
-                    yield from _unpack(_parsed(json.loads, line))
+    Raises:
+        UserError: a Parquet or gzip file that is none.
+    """
+    if path.suffix == ".parquet":
+        yield from _parquet(path)
+    elif path.name.endswith((".jsonl", ".jsonl.gz")):
+        yield from _jsonl(path)
     elif path.suffix == ".json":
         value = _parsed(json.loads, path.read_text("utf-8", errors="replace"))
         yield from value if isinstance(value, list) else [value]
     else:
         yield from _unpack({"text": path.read_text("utf-8", errors="replace"), "path": path.name})
+
+
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    try:
+        for batch in parquet.ParquetFile(path).iter_batches():
+            yield from batch.to_pylist()
+    except pyarrow.ArrowInvalid:
+        raise UserError(f"{path.name} is no Parquet file, or a damaged one; fetch it again") from None
+
+
+def _jsonl(path: Path) -> Iterator[Any]:
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if line.strip():
+                    yield from _unpack(_parsed(json.loads, line))
+    except (gzip.BadGzipFile, EOFError):
+        raise UserError(f"{path.name} is no gzip file, or a damaged one; fetch it again") from None
 
 
 def _unpack(value: Any) -> Iterator[Any]:
@@ -120,8 +133,29 @@ def _unpack(value: Any) -> Iterator[Any]:
 def _parsed(parser: Any, text: str) -> Any:
     try:
         return parser(text)
-    except (ValueError, yaml.YAMLError):
+    except (ValueError, yaml.YAMLError, RecursionError):
         return BadRow("not parseable")
+
+
+def read(value: Any, holds: Holds | None = None, phrasings: int = 1) -> tuple[Holds, list[dict | BadRow]]:
+    """What a row holds, and its demonstrations or comparisons; one that cannot be used stands there as a BadRow.
+
+    Args:
+        value: a row in any of the formats.
+        holds: what is looked for; None takes both.
+        phrasings: questions made from one docstring (1 to 6).
+
+    Returns:
+        Demonstrations have `messages`, and comparisons the keys of ranking.CONTENT; both may have `source`, `licence`
+        and `split` ("train" or "heldout"), demonstrations `task` and `cluster`, where the row says them.
+
+    Raises:
+        BadRow: with the reason why none of the row can be used.
+    """
+    format, row = recognise(value, holds)
+    if format is docstrings.FORMAT:
+        return format.holds, docstrings.read(row, phrasings)
+    return format.holds, format.read(row)
 
 
 def to_conversations(value: Any, phrasings: int = 1) -> list[list[Message]]:
@@ -130,120 +164,34 @@ def to_conversations(value: Any, phrasings: int = 1) -> list[list[Message]]:
     Raises:
         BadRow: with the reason.
     """
-    if isinstance(value, BadRow):
-        raise value
-    if not isinstance(value, dict):
-        raise BadRow("not a mapping of keys")
-    if {"name", "doc"} <= set(value):
-        return docstring_conversations(value, phrasings)
-    if "turns" in value:
-        return [check(_alternating(value["turns"]))]
-    prompt = _prompt(value)
-    answer = next((value[key] for key in ("output", "completion", "targets") if key in value), None)
-    if answer is not None:
-        prompt = [*prompt, {"role": "assistant", "content": answer}]
-    return [check(prompt)]
+    return [made["messages"] for made in demonstrations(value, phrasings)]
 
 
-def to_preference(value: Any) -> tuple[list[Message], list[Message], list[Message]]:
-    """(prompt, chosen, rejected) of one row; the two answers are lists of one assistant message.
+def demonstrations(value: Any, phrasings: int = 1) -> list[dict]:
+    """`to_conversations`, with what the row says of itself beside `messages`: split, task, cluster.
 
     Raises:
         BadRow: with the reason.
     """
-    if isinstance(value, BadRow):
-        raise value
-    if not isinstance(value, dict) or not {"chosen", "rejected"} <= set(value):
-        raise BadRow("no chosen and rejected")
-    prompt = check(_prompt(value), last="user")
-    chosen, rejected = (_answer(value[side]) for side in ("chosen", "rejected"))
-    chosen, rejected = check(prompt + chosen)[-1:], check(prompt + rejected)[-1:]
-    if chosen == rejected:
-        raise BadRow("chosen and rejected are equal")
-    return prompt, chosen, rejected
+    return _good(read(value, "demonstrations", phrasings)[1])
 
 
-def _prompt(value: dict) -> list[Message]:
-    """Every message of a row's conversation or prompt."""
-    system = [{"role": "system", "content": value["system"]}] if value.get("system") else []
-    if "messages" in value:
-        return value["messages"]
-    if "conversations" in value:
-        if not isinstance(value["conversations"], list):
-            raise BadRow("conversations is not a list")
-        return system + [_from_sharegpt(turn) for turn in value["conversations"]]
-    if "instruction" in value:
-        asked, given = value["instruction"], value.get("input")
-        both = f"{asked}\n\n{given}" if isinstance(given, str) and given.strip() else asked
-        return [*system, {"role": "user", "content": both}]
-    for key in ("prompt", "inputs"):
-        if key in value:
-            text = value[key]
-            return text if isinstance(text, list) else [*system, {"role": "user", "content": text}]
-    raise BadRow("unknown format")
-
-
-def _answer(value: Any) -> list[Message]:
-    if isinstance(value, list) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, dict):
-        value = _from_sharegpt(value)["content"] if "from" in value else value.get("content")
-    return [{"role": "assistant", "content": value}]
-
-
-def _from_sharegpt(turn: Any) -> Message:
-    if not isinstance(turn, dict) or turn.get("from") not in SHAREGPT_ROLES:
-        raise BadRow("unknown role")
-    return {"role": SHAREGPT_ROLES[turn["from"]], "content": turn.get("value", "")}
-
-
-def _alternating(turns: Any) -> list[Message]:
-    """Bare turns, the user's first; a last word of the user that nobody answers is left out."""
-    if not isinstance(turns, list) or len(turns) < 2:
-        raise BadRow("fewer than two turns")
-    whole = turns[: len(turns) // 2 * 2]
-    return [{"role": ("user", "assistant")[i % 2], "content": turn} for i, turn in enumerate(whole)]
-
-
-# Real questions that a docstring answers. (question, which part of the docstring answers it)
-PHRASINGS = (
-    ("What does {name} do?", "sentence"),
-    ("Explain {name} in Python.", "paragraph"),
-    ("Describe {name} in one sentence.", "sentence"),
-    ("How do I call {name}?", "signature"),
-    ("Tell me about {name}.", "paragraph"),
-    ("What is {name} for?", "sentence"),
-)
-
-
-def docstring_conversations(record: dict, phrasings: int) -> list[list[Message]]:
-    """Question and answer made from one docstring, in `phrasings` ways that its name picks.
+def to_preference(value: Any) -> tuple[list[Message], list[Message], list[Message]]:
+    """(prompt, chosen, rejected) of a row that compares two answers; these are lists of one assistant message.
 
     Raises:
-        BadRow: no name or no docstring, or none of the phrasings fits.
+        BadRow: with the reason.
     """
-    name, doc = record["name"], record["doc"]
-    if not isinstance(name, str) or not isinstance(doc, str) or not name.strip() or not doc.strip():
-        raise BadRow("no name or no docstring")
-    doc = inspect.cleandoc(doc)
-    paragraph = " ".join(doc.split("\n\n")[0].split())
-    sentence = re.split(r"(?<=[.!?])\s", paragraph)[0]
-    answers = {
-        "paragraph": paragraph,
-        "sentence": sentence,
-        "signature": _call(name, record.get("signature"), sentence),
-    }
-    start = sum(name.encode()) % len(PHRASINGS)
-    made: list[list[Message]] = []
-    for question, part in PHRASINGS[start:] + PHRASINGS[:start]:
-        if len(made) < phrasings and answers[part]:
-            asked = {"role": "user", "content": question.format(name=name)}
-            made.append(check([asked, {"role": "assistant", "content": answers[part]}]))
-    return made
+    found = _good(read(value, "comparisons")[1])
+    if len(found) != 1 or len(found[0]["responses"]) != 2:
+        raise BadRow("not one comparison of two answers")
+    better, worse = sorted(range(2), key=lambda i: found[0]["ranks"][i])
+    chosen, rejected = ([{"role": "assistant", "content": found[0]["responses"][i]}] for i in (better, worse))
+    return found[0]["prompt"], chosen, rejected
 
 
-def _call(name: str, signature: Any, sentence: str) -> str:
-    """How a function is called, and to what end; empty where the signature is not known."""
-    if not isinstance(signature, str) or not signature.startswith("("):
-        return ""
-    return f"{name.rpartition('.')[2]}{signature}: {sentence}"
+def _good(parts: list[dict | BadRow]) -> list[dict]:
+    for part in parts:
+        if isinstance(part, BadRow):
+            raise part
+    return [part for part in parts if not isinstance(part, BadRow)]

@@ -25,6 +25,7 @@ from .config import RewardConfig
 from .engine import Batch, Loaded, check_layout, export, make_trainer, pretrained, row_limit, settings_of
 from .instructions import read_split
 from .intervals import wilson
+from .preference import pairs_of
 from .reward_model import NORMALISATION, last_values
 from .training import Plan, first_and_last, fit, read_log, write_jsonl
 
@@ -161,16 +162,18 @@ def read(run: Run, loaded: Loaded) -> Data:
 
 
 def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
-    """Render both sides, cut them at `limit` tokens, count what was cut, set aside what became equal."""
+    """Render every pair's sides, cut them at `limit` tokens, count what was cut, set aside what became equal."""
     made = Prepared()
-    sides = [chat.render([r["prompt"] + r[side] for r in records]) for side in ("chosen", "rejected")]
-    for record, chosen, rejected in zip(records, *sides, strict=True):
-        pair = Pair(truncate(chosen.ids, limit), truncate(rejected.ids, limit), record["source"])
-        if pair.chosen == pair.rejected:
-            made.rejects.append({"id": record["id"], "reason": "within the length limit both answers are the same"})
-            continue
-        made.cut += max(len(chosen.ids), len(rejected.ids)) > limit
-        made.pairs.append(pair)
+    for record in records:
+        answers = [[*record["prompt"], {"role": "assistant", "content": text}] for text in record["responses"]]
+        rows = [rendered.ids for rendered in chat.render(answers)]
+        for better, worse in pairs_of(record):
+            pair = Pair(truncate(rows[better], limit), truncate(rows[worse], limit), record["source"])
+            if pair.chosen == pair.rejected:
+                made.rejects.append({"id": record["id"], "reason": "within the length limit both answers are the same"})
+                continue
+            made.cut += max(len(rows[better]), len(rows[worse])) > limit
+            made.pairs.append(pair)
     return made
 
 
