@@ -9,11 +9,13 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from headwater_eval._contracts.manifest import SCHEMAS, Manifest, manifest_hash, verify, write
 from headwater_eval.report.stage import STAGE
+from headwater_eval.toxicity.linear import LinearModel
 
 # artefact -> package, stage, inputs (name of the input -> artefact)
 MADE = {
@@ -40,16 +42,38 @@ MADE = {
     "sft": ("align", "sft", {"model": "base", "instructions": "instructions"}),
     "reward": ("align", "reward", {"model": "sft", "preferences": "preferences", "instructions": "instructions"}),
     "ppo": ("align", "ppo", {"policy": "sft", "reward": "reward", "instructions": "instructions", "tokens": "tokens"}),
+    "dpo": ("align", "dpo", {"model": "sft", "preferences": "preferences"}),
+    "ppo-ptx": (
+        "align",
+        "ppo",
+        {"policy": "sft", "reward": "reward", "instructions": "instructions", "tokens": "tokens"},
+    ),
+    "outcome": (
+        "align",
+        "outcome",
+        {
+            "sft": "sft",
+            "reward": "reward",
+            "instructions": "instructions",
+            "base": "base",
+            "dpo": "dpo",
+            "ppo": "ppo",
+            "ppo-ptx": "ppo-ptx",
+        },
+    ),
+    "toxicity": ("eval", "toxicity", {"sources": "sources"}),
     "results-base": ("eval", "evaluate", {"model": "base", "items": "items", "corpus": "corpus"}),
     "results-sft": ("eval", "evaluate", {"model": "sft", "items": "items", "corpus": "corpus"}),
+    "results-dpo": ("eval", "evaluate", {"model": "dpo", "items": "items", "corpus": "corpus"}),
     "results-ppo": ("eval", "evaluate", {"model": "ppo", "items": "items", "corpus": "corpus"}),
+    "results-ppo-ptx": ("eval", "evaluate", {"model": "ppo-ptx", "items": "items", "corpus": "corpus"}),
     "leakage": ("eval", "leakage", {"model": "base", "corpus": "corpus"}),
     "paired": ("eval", "compare", {"base": "results-base", "sft": "results-sft"}),
 }
 ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
          "corpus", "tokenizer", "card", "tokens", "comparison", "plan", "checkpoint", "base", "compressor",
-         "instructions", "preferences", "sft", "reward", "ppo", "results-base", "results-sft", "results-ppo",
-         "leakage", "paired"
+         "instructions", "preferences", "sft", "reward", "dpo", "ppo", "ppo-ptx", "toxicity", "outcome", "results-base",
+         "results-sft", "results-dpo", "results-ppo", "results-ppo-ptx", "leakage", "paired"
 ]  # fmt: skip
 
 
@@ -205,17 +229,38 @@ def _export(run: SmallRun, folder: Path, artefact: str) -> None:
     ]
     _lines(folder / "log.jsonl", [*rows, {"step": 119, "heldout_loss": 0.4}])
     _json(folder / "metrics.json", {"train_loss": 0.3, "steps": 120, **_MEASURED.get(artefact, {})})
-    if artefact == "ppo":
-        answers = {"sft": run.text, "ppo": run.text, "sft_reward": 0.1, "ppo_reward": 0.8}
-        _lines(folder / "samples.jsonl", [{"prompt": f"{run.text} {i}", **answers} for i in range(9)])
 
 
 _MEASURED = {
     "reward": {"accuracy": 0.7, "accuracy_low": 0.62, "accuracy_high": 0.77, "length_baseline": 0.55},
-    "ppo": {"sft_reward": 0.02, "sft_reward_low": -0.1, "sft_reward_high": 0.14, "ppo_reward": 0.9, "sft_kl": 0.0,
-            "ppo_kl": 3.1, "reward_gain": 0.88, "reward_gain_low": 0.7, "reward_gain_high": 1.06,
-            "heldout_prompts": 64},
 }  # fmt: skip
+
+
+def _outcome(run: SmallRun, folder: Path, artefact: str) -> None:
+    def row(reward: float, kl: float) -> dict:
+        gain = reward - 0.02
+        return {"reward": reward, "reward_low": reward - 0.1, "reward_high": reward + 0.1, "kl": kl,
+                "reward_gain": gain, "reward_gain_low": gain - 0.18, "reward_gain_high": gain + 0.18, "win_rate": 0.6,
+                "answer_tokens": 12.5, "finished": 0.75, "total": reward - 0.02 * kl}  # fmt: skip
+
+    models = {"base": row(-0.5, 40.0), "sft": row(0.02, 0.0), "best-of-16": row(1.1, 1.8), "best-of-4": row(0.7, 0.64),
+              "ppo": row(0.95, 4.2), "ppo-ptx": row(0.9, 3.1), "dpo": row(0.3, 6.5)}  # fmt: skip
+    _json(folder / "metrics.json", {"prompts": 64, "prompts_too_long": 1, "models": models})
+    rows = ["best-of-N,4,0.64,0.8,0.7", "best-of-N,16,1.8,1.34,1.1", "ppo,0,4.2,2.05,0.95"]
+    rows += ['"ppo, training",1,0.01,0.1,0.05', '"ppo, training",9,4,2,0.9']
+    (folder / "curve.csv").write_text("\n".join(["run,at,kl,sqrt_kl,reward", *rows]) + "\n")
+    _lines(folder / "samples.jsonl", [
+        {"id": i, "prompt": f"{run.text} {i}", "model": name, "answer": run.text, "reward": 0.125, "kl": 2.5,
+         "total": 0.075, "tokens": 7, "finished": True}
+        for i in range(9) for name in models
+    ])  # fmt: skip
+
+
+def _toxicity(run: SmallRun, folder: Path, artefact: str) -> None:
+    texts = ["I hate all of you", "you are stupid", "what a nice day", "thank you very much"]
+    LinearModel.train(texts, np.array([1.0, 1.0, 0.0, 0.0]), 1.0).save(folder)
+    _json(folder / "model.json", {"engine": "linear"})
+    _json(folder / "metrics.json", {"auc": 0.875})
 
 
 def _compressor(run: SmallRun, folder: Path, artefact: str) -> None:
@@ -231,7 +276,7 @@ def _compressor(run: SmallRun, folder: Path, artefact: str) -> None:
 
 
 def _results(run: SmallRun, folder: Path, artefact: str) -> None:
-    shift = {"results-base": 0.0, "results-sft": 0.02, "results-ppo": 0.03}[artefact]
+    shift = {"results-base": 0.0, "results-sft": 0.02}.get(artefact, 0.03)
 
     def row(value: float, kind: str, chance: float | None) -> dict:
         value += shift
@@ -281,8 +326,8 @@ _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
     "comparison": _comparison, "plan": _plan, "leakage": _leakage, "paired": _paired,
     "checkpoint": _checkpoint, "compressor": _compressor,
     **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),
-    **dict.fromkeys(("base", "sft", "reward", "ppo"), _export),
-    **dict.fromkeys(("results-base", "results-sft", "results-ppo"), _results),
+    **dict.fromkeys(("base", "sft", "reward", "dpo", "ppo", "ppo-ptx"), _export), "outcome": _outcome,
+    **dict.fromkeys((name for name in MADE if name.startswith("results-")), _results), "toxicity": _toxicity,
 }  # fmt: skip
 
 

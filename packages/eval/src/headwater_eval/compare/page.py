@@ -14,7 +14,7 @@ from ..report.units import NONE, count, fixed, short_count, signed
 Json = dict[str, Any]
 
 ALPHA = 0.05
-SERIES = 3
+SERIES = 6
 """As many colours the charts have."""
 METHOD = (
     "Both runs answered the same items, so each item is compared with itself. The interval of a difference is a 95% "

@@ -1,4 +1,4 @@
-"""Chapters on alignment: demonstrations, preferences, and how SFT, the reward model and PPO trained."""
+"""Chapters on alignment: demonstrations, preferences, and how each stage trained."""
 
 from __future__ import annotations
 
@@ -9,27 +9,18 @@ from markupsafe import Markup
 
 from .chart import Series, lines, side_by_side
 from .config import ReportConfig
-from .document import Block, Details, Figure, Notice, Sample, Samples, Section, Table, Text
-from .inputs import Json, Lineage, chosen
+from .document import Block, Details, Figure, Notice, Sample, Samples, Section, Text
+from .inputs import Json, Lineage
 from .scores import MODELS
-from .tables import cell, metrics_tables, spelled, with_intervals
+from .tables import metrics_tables, spelled
 from .training import smoothed
-from .units import cut, finite, fixed
+from .units import cut, finite
 
 # What a log counts its rows by, and what is no result.
 _NOT_DRAWN = {"step", "tokens", "epoch", "episodes", "lr", "policy_lr", "value_lr"}
 
 # What is drawn first, where a stage logs it.
 _MAIN = ("loss", "accuracy", "reward", "kl", "entropy", "answer_tokens")
-
-# What PPO measures of both policies (sft_X, ppo_X), and of their difference.
-_OF_BOTH = {"reward": "reward", "kl": "KL from SFT, nats an answer", "entropy": "entropy, nats per token",
-            "answer_tokens": "tokens an answer", "finished": "share that ended by itself"}  # fmt: skip
-_COMPARED = tuple(
-    f"{key}{end}"
-    for key in (*(f"{who}_{key}" for who in ("sft", "ppo") for key in _OF_BOTH), "reward_gain", "win_rate")
-    for end in ("", "_low", "_high")
-) + ("heldout_prompts",)
 
 
 def tuning_data(lineage: Lineage) -> Section | None:
@@ -59,34 +50,7 @@ def tuning(lineage: Lineage, name: str, anchor: str, title: str, told: str) -> S
     if others:
         picture = Figure("Logged at each step.", lambda width: side_by_side(width, others))
         section.blocks.append(Details("More of what was logged", [picture]))
-    section.blocks += metrics_tables("Figures", artefact.metrics, leave_out=_COMPARED)
-    return section
-
-
-def ppo(lineage: Lineage, config: ReportConfig) -> Section | None:
-    """PPO's training, then SFT and PPO on the same held-out prompts, in figures and in samples."""
-    section = tuning(lineage, "ppo", "ppo", "PPO", "The SFT model, trained to please the reward model.")
-    if section is None:
-        return None
-    artefact = lineage.artefacts["ppo"]
-    m = with_intervals(artefact.metrics)
-    rows = [(told, cell(m.get(f"sft_{key}")), cell(m.get(f"ppo_{key}"))) for key, told in _OF_BOTH.items()]
-    caption = f"SFT and PPO on {cell(m.get('heldout_prompts'))} held-out prompts, judged by the reward model"
-    section.blocks.append(Table(caption, ("", "#SFT", "#PPO"), rows))
-    gain, won = cell(m.get("reward_gain")), cell(m.get("win_rate"))
-    paired = [("reward, PPO less SFT", gain), ("share of answers that PPO wins, ties aside", won)]
-    section.blocks.append(Table("Paired comparison, with 95% intervals", ("", "#value"), paired))
-    most = config.sample_characters
-    by_prompt = {str(s.get("prompt")): s for s in reversed(artefact.json_lines("samples.jsonl"))}  # the first of each
-    samples = [by_prompt[prompt] for prompt in sorted(by_prompt, key=chosen)[: config.samples]]
-    if samples:
-        section.blocks.append(Text("Answers to held-out prompts, drawn by a hash of the prompt, with their rewards."))
-    for sample in samples:
-        answers = [
-            Sample(told, _shown(sample.get(name), most), f"reward {fixed(sample.get(f'{name}_reward'), 2)}")
-            for name, told in (("sft", "SFT"), ("ppo", "PPO"))
-        ]
-        section.blocks.append(Samples("Prompt", cut(str(sample.get("prompt", "")), most), answers))
+    section.blocks += metrics_tables("Figures", artefact.metrics)
     return section
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
-from . import alignment, data, overview, pages, provenance, scores, training
+from . import alignment, data, outcome, overview, pages, provenance, scores, training
 from .config import ReportConfig
 from .document import Section
 from .inputs import Lineage, load
@@ -54,7 +54,14 @@ def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
         alignment.tuning(
             lineage, "reward", "reward", "Reward model", "The SFT model with a scalar head, trained on comparisons."
         ),
-        alignment.ppo(lineage, config),
+        alignment.tuning(
+            lineage, "dpo", "dpo", "DPO", "The SFT model, trained on the same comparisons without a reward model."
+        ),
+        alignment.tuning(lineage, "ppo", "ppo", "PPO", "The SFT model, trained to please the reward model."),
+        alignment.tuning(
+            lineage, "ppo-ptx", "ppo-ptx", "PPO-ptx", "The same with pre-training text mixed into every update."
+        ),
+        outcome.section(lineage, config),
         alignment.completions(lineage, config),
         provenance.lineage_graph(lineage),
         provenance.costs(lineage),

@@ -1,6 +1,6 @@
 """Plots as SVG text, drawn for a given width in CSS pixels; colours, fonts and dark mode come from the page.
 
-Every plot is a whole `<svg>` element. Series take the classes `s1`, `s2`, `s3` in the order given and differ in
+Every plot is a whole `<svg>` element. Series take the classes `s1` to `s6` in the order given and differ in
 dash or marker as well as in colour, so that they stay apart in print and for any eyesight.
 """
 
@@ -16,6 +16,13 @@ from .units import cut, finite, number, safe_text
 
 _LETTER = 6.9  # mean advance in a 12 px system font: 6.0 to 6.9, the widest being DejaVu Sans
 _HEIGHT_OF_ROW = 22
+_PATHS = {
+    3: (-5.0, "l5 5l-5 5l-5 -5"),
+    4: (-5.0, "l5 9h-10"),
+    5: (5.0, "l5 -9h-10"),
+    6: (-2.0, "h5v4h-10v-4"),
+}
+"""Series -> where its marker begins above the centre, and its outline."""
 
 
 @dataclass(frozen=True)
@@ -278,13 +285,13 @@ def _legend(names: Sequence[tuple[str, int]], x: float, y: float, marker: bool =
 
 
 def _marker(x: float, y: float, n: int, told: str) -> Markup:
-    """Circle, square, diamond: the n-th series' marker, with `told` shown on hover."""
+    """Circle, square, diamond, triangles, bar: the n-th series' marker, with `told` shown on hover."""
     if n == 2:
         shape = f'<rect class="mark s2" x="{x - 3.5:.1f}" y="{y - 3.5:.1f}" width="7" height="7">'
         end = "</rect>"
-    elif n == 3:
-        shape = f'<path class="mark s3" d="M{x:.1f} {y - 5:.1f}l5 5l-5 5l-5 -5z">'
-        end = "</path>"
+    elif n in _PATHS:
+        start, path = _PATHS[n]
+        shape, end = f'<path class="mark s{n}" d="M{x:.1f} {y + start:.1f}{path}z">', "</path>"
     else:
         shape, end = f'<circle class="mark s{n}" cx="{x:.1f}" cy="{y:.1f}" r="4">', "</circle>"
     return Markup(shape) + Markup("<title>") + escape(safe_text(told)) + Markup("</title>" + end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from . import outcome
 from .data import composition
 from .document import Block, Fact, Facts, Notice, Section, Text
 from .inputs import Lineage
@@ -38,12 +39,12 @@ def _story(lineage: Lineage) -> list[str]:
                 f". A model of {short_count(size_of_model)} parameters was trained on {short_count(seen)} tokens of it"
             )
         told.append(f"This run made {text}.")
-    if lineage["ppo"] is not None:
+    if (last := outcome.final(lineage)) is not None:
         shown = [lineage.metrics("sft").get("train_rows"), lineage.metrics("reward").get("train_pairs")]
         if all(map(finite, shown)):
             told.append(
-                f"The model was then tuned on {count(shown[0])} demonstrations (SFT) and by PPO against a reward model "
-                f"that had learned from {count(shown[1])} comparisons."
+                f"The model was then tuned on {count(shown[0])} demonstrations (SFT) and by {outcome.told(last)}; its "
+                f"judge, the reward model, had learned from {count(shown[1])} comparisons."
             )
     if told:
         told.append("Bits per byte say how well a model predicts text that it never saw: less is better.")
@@ -87,7 +88,7 @@ def _at_hand(lineage: Lineage, name: str, given: str) -> bool:
 def _comparisons(lineage: Lineage) -> list[tuple[bool, str]]:
     """(whether it came out as it should, the sentence)."""
     compared = (
-        _against_untrained, _against_compressor, _benchmarks, _reward_accuracy, _reward_gain, _text_after_ppo,
+        _against_untrained, _against_compressor, _benchmarks, _reward_accuracy, _reward_gain, _text_after_alignment,
     )  # fmt: skip
     return [found for compare in compared if (found := compare(lineage)) is not None]
 
@@ -130,16 +131,20 @@ def _benchmarks(lineage: Lineage) -> tuple[bool, str] | None:
     )
 
 
-def _text_after_ppo(lineage: Lineage) -> tuple[bool, str] | None:
+def _text_after_alignment(lineage: Lineage) -> tuple[bool, str] | None:
     bits = {name: dig(metrics, "heldout", "value") for name, metrics in of_models(lineage).items()}
-    sft, ppo = bits.get("SFT"), bits.get("PPO")
-    if not finite(sft) or not finite(ppo) or ppo <= sft:
+    last = outcome.final(lineage)
+    name = outcome.told(last) if last else ""
+    sft, after = bits.get("SFT"), bits.get(name)
+    if not finite(sft) or not finite(after) or after <= sft:
         return None
-    m = lineage.metrics("ppo")
-    told = f"PPO made the model worse at predicting text: {fixed(sft)} bits per byte after SFT, {fixed(ppo)} after PPO"
-    if finite(m.get("ppo_kl")) and finite(m.get("sft_entropy")) and finite(m.get("ppo_entropy")):
-        told += f"; its answers lie {fixed(m['ppo_kl'], 1)} nats of KL from SFT's and their entropy went from "
-        told += f"{fixed(m['sft_entropy'], 2)} to {fixed(m['ppo_entropy'], 2)} nats a token"
+    m = outcome.models(lineage)
+    told = (
+        f"{name} made the model worse at predicting text: {fixed(sft)} bits per byte after SFT, {fixed(after)} after it"
+    )
+    kl = dig(m, last or "", "kl")
+    if finite(kl):
+        told += f"; its answers lie {fixed(kl, 1)} nats of KL from SFT's"
     return False, f"{told}. Read its answers before trusting its reward."
 
 
@@ -158,15 +163,16 @@ def _reward_accuracy(lineage: Lineage) -> tuple[bool, str] | None:
 
 
 def _reward_gain(lineage: Lineage) -> tuple[bool, str] | None:
-    m = lineage.metrics("ppo")
-    if not all(finite(m.get(key)) for key in ("sft_reward", "ppo_reward", "reward_gain")):
+    found, last = outcome.models(lineage), outcome.final(lineage)
+    if last is None or "sft" not in found:
         return None
-    told = f"On held-out prompts the reward model gives SFT {fixed(m['sft_reward'])} and PPO {fixed(m['ppo_reward'])}, "
-    told += f"a difference of {signed(m['reward_gain'])}"
+    m, name = found[last], outcome.told(last)
+    told = f"On held-out prompts the reward model gives SFT {fixed(found['sft'].get('reward'))} and {name} "
+    told += f"{fixed(m.get('reward'))}, a difference of {signed(m['reward_gain'])}"
     low, high = m.get("reward_gain_low"), m.get("reward_gain_high")
     told += f" [{fixed(low)}, {fixed(high)}]" if finite(low) and finite(high) else ""
     if m["reward_gain"] <= 0:
-        return False, f"{told}: PPO did not raise it."
+        return False, f"{told}: {name} did not raise it."
     if finite(low) and low <= 0:
         return False, f"{told}: the interval holds zero, so this is no proven gain."
     judge = _reward_accuracy(lineage)
@@ -238,11 +244,11 @@ def _scores(lineage: Lineage) -> list[Fact]:
 
 
 def _alignment(lineage: Lineage) -> list[Fact]:
-    m = lineage.metrics("ppo")
-    if not finite(m.get("sft_reward")) or not finite(m.get("ppo_reward")):
+    found, last = outcome.models(lineage), outcome.final(lineage)
+    if last is None or "sft" not in found:
         return []
-    told = f"{fixed(m['sft_reward'], 2)} \N{RIGHTWARDS ARROW} {fixed(m['ppo_reward'], 2)}"
-    return [Fact("Reward, SFT to PPO", told, "held-out prompts")]
+    told = f"{fixed(found['sft'].get('reward'), 2)} \N{RIGHTWARDS ARROW} {fixed(found[last].get('reward'), 2)}"
+    return [Fact(f"Reward, SFT to {outcome.told(last)}", told, "held-out prompts")]
 
 
 def _cost(lineage: Lineage) -> list[Fact]:

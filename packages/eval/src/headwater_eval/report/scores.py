@@ -12,7 +12,7 @@ from .inputs import Json, Lineage
 from .units import NONE, count, finite, fixed, percent, size
 
 # The models of a lineage, in the order in which they were made, and what readers call them.
-MODELS = {"base": "base", "sft": "SFT", "ppo": "PPO"}
+MODELS = {"base": "base", "sft": "SFT", "dpo": "DPO", "ppo": "PPO", "ppo-ptx": "PPO-ptx"}
 
 
 def of_models(lineage: Lineage) -> dict[str, Json]:

@@ -1,0 +1,201 @@
+"""The chapter on what alignment gained and what it cost: every model on the same prompts, items and text."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..toxicity import judge
+from .chart import Series, lines
+from .config import ReportConfig
+from .document import Block, Details, Figure, Sample, Samples, Section, Table, Text
+from .inputs import Artefact, Json, Lineage, chosen
+from .scores import MODELS, of_models
+from .tables import cell, dig, with_intervals
+from .units import NONE, count, cut, finite, fixed, percent, signed
+
+FIGURES = {
+    "reward": "reward", "reward_gain": "reward over SFT", "win_rate": "wins against SFT", "kl": "KL from SFT, nats",
+    "total": "reward less beta KL", "entropy": "entropy, nats", "answer_tokens": "tokens", "finished": "ends by itself",
+    "people_win_rate": "wins against SFT, by people", "people_comparisons": "people's comparisons",
+}  # fmt: skip
+"""What the outcome measures of each model, and what readers call it."""
+
+
+def section(lineage: Lineage, config: ReportConfig) -> Section | None:
+    """Gains, the alignment tax, the curve of reward against KL, and answers side by side."""
+    artefact = lineage["outcome"]
+    tax = list(_tax(lineage))
+    if artefact is None and not tax:
+        return None
+    found = Section("outcome", "What alignment gained, and what it cost")
+    if artefact is not None:
+        found.blocks += _gains(artefact) + _toxicity(lineage, artefact) + _curve(artefact)
+    found.blocks += tax
+    if artefact is not None:
+        found.blocks += _samples(artefact, config)
+    return found
+
+
+def told(name: str) -> str:
+    """What readers call a model."""
+    return MODELS.get(name, name)
+
+
+def models(lineage: Lineage) -> dict[str, Json]:
+    """The outcome's figures by model, in the order in which models are made; best-of-N after SFT."""
+    found: dict[str, Json] = dig(lineage.metrics("outcome"), "models") or {}
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+def final(lineage: Lineage) -> str | None:
+    """The trained policy that the lineage ends in."""
+    there = models(lineage)
+    return next((name for name in ("ppo-ptx", "ppo", "dpo") if name in there), None)
+
+
+def _place(name: str) -> tuple[float, int, str]:
+    if name.startswith("best-of-"):
+        return 1.5, int(name.removeprefix("best-of-")), ""
+    known = list(MODELS)
+    return (float(known.index(name)) if name in known else len(known), 0, name)
+
+
+def _gains(artefact: Artefact) -> list[Block]:
+    found: dict[str, Json] = artefact.metrics.get("models") or {}
+    names = sorted(found, key=_place)
+    columns = [key for key in FIGURES if any(key in found[name] for name in names)]
+    rows = []
+    for name in names:
+        row = with_intervals(found[name])
+        rows.append((told(name), *(cell(row.get(key)) for key in columns)))
+    text = (
+        f"Every model answered the same {count(artefact.metrics.get('prompts'))} held-out prompts with the same "
+        "seeds; the reward model is the judge, in deviations of its reference answers. Brackets are 95% intervals by "
+        "bootstrap over prompts. A win rate of one half is SFT's own. Best-of-N samples N answers from SFT and keeps "
+        "the one that the judge likes best; on benchmarks by log-likelihood it is SFT. The judge's own accuracy bounds "
+        "what any of this means."
+    )
+    heads = ["model", *(f"#{FIGURES[key]}" for key in columns)]
+    return [Text(text), Table("Gains, by the reward model", heads, rows)]
+
+
+def _toxicity(lineage: Lineage, artefact: Artefact) -> list[Block]:
+    """How toxic the answers are, by the local classifier."""
+    given = lineage["toxicity"]
+    if given is None:
+        return []
+    classifier = judge.load(given.folder)
+    by_model: dict[str, list[str]] = {}
+    for row in artefact.json_lines("samples.jsonl"):
+        by_model.setdefault(str(row.get("model")), []).append(str(row.get("answer", "")))
+    rows = []
+    for name in sorted(by_model, key=_place):
+        scores = classifier.scores(by_model[name])
+        rows.append(
+            (told(name), count(len(scores)), fixed(float(np.mean(scores))), percent(float((scores >= 0.5).mean())))
+        )
+    known = classifier.measured.get("auc")
+    error = f"area under its ROC curve {fixed(known)}" if finite(known) else "its error is not known"
+    caption = f"Toxicity of these answers, by the local classifier ({error})"
+    return [Table(caption, ("model", "#answers", "#mean", "#0.5 or more"), rows)]
+
+
+def _curve(artefact: Artefact) -> list[Block]:
+    path = artefact.folder / "curve.csv"
+    if not path.is_file():
+        return []
+    by_run: dict[str, list[tuple[float, float]]] = {}
+    with path.open(encoding="utf-8") as rows:
+        for row in csv.DictReader(rows):
+            if int(row["at"]) or row["run"] == "best-of-N":
+                by_run.setdefault(row["run"], []).append((float(row["sqrt_kl"]), float(row["reward"])))
+    series = [
+        Series(name.replace("ppo-ptx", "PPO-ptx").replace("ppo", "PPO"), sorted(points), marked=name == "best-of-N")
+        for name, points in by_run.items()
+    ]
+    if not series:
+        return []
+    caption = (
+        "Reward against the root of KL, as in Gao et al. 2023: best-of-N on held-out prompts, PPO along its training. "
+        "Reward that rises with KL while the scores below fall is over-optimisation of the judge."
+    )
+    return [Figure(caption, lambda width: lines(width, "reward against KL", series, "root of KL, nats", "reward"))]
+
+
+def _tax(lineage: Lineage) -> Iterator[Block]:
+    """Each model less base on every task, paired; what PPO-ptx gets back of what PPO loses; held-out text."""
+    comparison = lineage["paired"]
+    found = comparison.json("comparison.json") if comparison else None
+    pairs = {(p["before"], p["after"]): p for p in (found or {}).get("pairs", [])}
+    after = sorted((name for before, name in pairs if before == "base"), key=_place)
+    if not after:
+        return
+    tasks = list(dict.fromkeys(task for name in after for task in pairs["base", name]["tasks"]))
+    back = pairs.get(("ppo", "ppo-ptx"))
+    rows = [
+        (
+            task, *(_difference(pairs["base", name]["tasks"].get(task)) for name in after),
+            *((_difference(back["tasks"].get(task)),) if back else ()),
+        )
+        for task in tasks
+    ]  # fmt: skip
+    averages = [pairs["base", name].get("average") for name in after]
+    if any(averages):
+        last = (_average(back.get("average")),) if back else ()
+        rows.append(("mean of the choice tasks", *map(_average, averages), *last))
+    heads = ["task", *(f"#{told(name)} less base" for name in after), *(["#PPO-ptx less PPO"] if back else [])]
+    yield Text(
+        "The alignment tax: what each step costs on the benchmarks, item by item on the same items (InstructGPT, "
+        "arXiv:2203.02155, section 4.2). Brackets are 95% intervals; * marks a difference that stands after Holm's "
+        "correction over the tasks. The last column is what mixing in pre-training text gives back."
+    )
+    yield Table("Alignment tax", heads, rows)
+    bits = {name: dig(metrics, "heldout") for name, metrics in of_models(lineage).items()}
+    shown = [(name, row) for name, row in bits.items() if row and finite(row.get("value"))]
+    if len(shown) > 1:
+        first = shown[0][1]["value"]
+        told_rows = [(name, fixed(row["value"]), signed(row["value"] - first)) for name, row in shown]
+        yield Table(
+            "Held-out text, bits per byte: less is better", ("model", "#bits per byte", "#over base"), told_rows
+        )
+
+
+def _difference(row: Json | None) -> str:
+    if not row:
+        return NONE
+    clear = "*" if row.get("p_holm", 1.0) < 0.05 else ""
+    return _average(row["difference"]) + clear
+
+
+def _average(row: Mapping[str, Any] | None) -> str:
+    if not row:
+        return NONE
+    return f"{signed(row['value'])} [{fixed(row['low'])}, {fixed(row['high'])}]"
+
+
+def _samples(artefact: Artefact, config: ReportConfig) -> list[Block]:
+    """Answers to the same prompts, with score, KL and total reward as lm-human-preferences prints them."""
+    by_prompt: dict[str, dict[str, Json]] = {}
+    for row in artefact.json_lines("samples.jsonl"):
+        by_prompt.setdefault(str(row.get("prompt")), {}).setdefault(str(row.get("model")), row)
+    prompts: Sequence[str] = sorted(by_prompt, key=chosen)[: config.samples]
+    if not prompts:
+        return []
+    most = config.sample_characters
+    shown: list[Block] = [Text("Answers to held-out prompts, drawn by a hash of the prompt: reward, KL, total.")]
+    rest: list[Block] = []
+    for number, prompt in enumerate(prompts):
+        answers = [
+            Sample(
+                told(name), cut(str(row.get("answer", "")), most) or "(nothing)",
+                f"reward {fixed(row.get('reward'), 2)}, KL {fixed(row.get('kl'), 1)}, "
+                f"total {fixed(row.get('total'), 2)}",
+            )
+            for name, row in sorted(by_prompt[prompt].items(), key=lambda item: _place(item[0]))
+        ]  # fmt: skip
+        (shown if number < 2 else rest).append(Samples("Prompt", cut(prompt, most), answers))
+    return [*shown, *([Details("More prompts", rest)] if rest else [])]
