@@ -87,3 +87,14 @@ def test_docstrings_become_questions_with_answers_from_the_docstring(docstring_s
         r["messages"][0]["content"]: r["messages"][1]["content"] for r in records if "statistics.mean " in str(r)
     }
     assert "Return the sample arithmetic mean of data." in about_mean.values()
+
+
+def test_a_demonstration_called_test_is_held_out_with_its_prompt_and_task_names_are_kept(make, jsonl):
+    rows = [{"inputs": f"Question {i}?", "targets": "Yes.", "task_name": "quiz", "split": "train"} for i in range(40)]
+    rows += [{"inputs": f"question  {i}?", "targets": "No.", "split": "test"} for i in range(0, 40, 4)]
+    _, out = make("--set", "heldout_fraction=0.02", s=("instructions", {"a.jsonl": jsonl(rows)}))
+    train, heldout = (read_split(out, side) for side in ("train", "heldout"))
+    assert {r["split"] for r in train} == {"train"} and {r["split"] for r in heldout} == {"heldout"}
+    assert not {r["messages"][0]["content"] for r in train} & {f"Question {i}?" for i in range(0, 40, 4)}
+    assert len(train) + len(heldout) == 50
+    assert {r["task"] for r in train} == {"quiz"}

@@ -52,7 +52,7 @@ def test_two_labellers_of_one_ranking_are_two_votes_and_the_same_vote_twice_is_o
         (f"Question {i}?", who) for i in range(30) for who in ("ann", "bob")
     )
     assert metrics["rejects_by_reason"] == {"duplicate": 1}
-    assert metrics["by_labeller"] == {"ann": 30, "bob": 30}
+    assert metrics["labellers"] == 2
     assert metrics["pairs"]["train"] + metrics["pairs"]["heldout"] == 2 * 60  # b over a, b over c; a and c are tied
     assert (metrics["by_answers"], metrics["with_ties"]) == ({"3": 60}, 60)
     assert {(r["source"], r["licence"], r["round"], tuple(r["policies"])) for r in everything} == {

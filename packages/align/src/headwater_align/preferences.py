@@ -126,10 +126,10 @@ def mismatched(records: list[dict], per_prompt: int, candidates: int) -> list[di
 def figures(split: dict[str, list[dict]]) -> dict:
     """What a comparison is worth: pairs that differ in rank, by side; answers a comparison; labellers."""
     everything = [line for side in split.values() for line in side]
-    labellers = Counter(line["labeller"] for line in everything if line["labeller"] is not None)
+    labellers = {line["labeller"] for line in everything} - {None}  # counted, not named: reports and cards show this
     return {
         "pairs": {side: sum(len(pairs_of(line)) for line in lines) for side, lines in split.items()},
         "by_answers": dict(sorted(Counter(str(len(line["responses"])) for line in everything).items())),
         "with_ties": sum(len(set(line["ranks"])) < len(line["ranks"]) for line in everything),
-        "by_labeller": dict(sorted(labellers.items())),
+        "labellers": len(labellers),
     }

@@ -46,8 +46,14 @@ def split_by_prompt(records: Iterable[dict], fraction: float, reserved: Collecti
     for record in records:
         key = _key(record)
         side = "heldout" if key in reserved or is_heldout(key, fraction) else "train"
-        split[side].setdefault(record["id"], {**record, "split": side})
+        split[side].setdefault(record["id"], with_split(record, side))
     return {side: [of[name] for name in sorted(of)] for side, of in split.items()}
+
+
+def with_split(record: dict, side: str) -> dict:
+    """The record with its side under `split`, behind `licence`."""
+    first = {key: record[key] for key in ("id", "source", "licence")}
+    return {**first, "split": side, **{key: value for key, value in record.items() if key not in (*first, "split")}}
 
 
 def _key(record: dict) -> str:

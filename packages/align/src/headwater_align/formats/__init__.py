@@ -1,6 +1,7 @@
 """Public formats of demonstrations and comparisons: one file each, with a reader and a writer.
 
-A row says by its own keys which format it is in; nothing is guessed from the first row of a file.
+A row says by its own keys which format it is in; nothing is guessed from the first row of a file. Each module's `read`
+and `write` do what `Format.read` and `Format.write` (format.py) say, and raise BadRow with the reason.
 """
 
 from __future__ import annotations

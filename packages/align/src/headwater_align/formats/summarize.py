@@ -3,7 +3,8 @@
 {"info": {"post", "title"?, "subreddit"?} or {"article", "title"?}, "summaries": [{"text", "policy", "note"}, ...],
  "choice": position of the better one, "worker", "batch", "split", "extra": {"confidence"}}
 
-A post is read as the prompt of the paper's appendix B: SUBREDDIT, TITLE, POST and `TL;DR:`, each where it is known.
+A post becomes the paper's query: SUBREDDIT, TITLE, POST and `TL;DR:`, the first where it is known; without a title, the
+text alone.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from ..preference import pairs_of
 from .format import Format, Row, carried, known, no_system, split_system
 from .pairs import LOSES, whole
 
-MIDDLE = 5  # of nine points; workers said how sure they were, from "surely the first" (1) to "surely the second" (9)
+MIDDLE = 5  # of nine points from "surely the first" (1) to "surely the second" (9)
 
 
 def read(row: Row) -> list[dict | BadRow]:
@@ -50,8 +51,8 @@ def _question(info: Any) -> str:
 def _sureness(row: Row, choice: int) -> float | None:
     """Distance from the scale's middle, 0 to 1; None where it points to the other summary than `choice` does.
 
-    The data's own description does not name the ends of the scale. What is read here is the paper's (appendix C): one
-    scale from the first to the second summary. A value that contradicts it is left out rather than read the other way.
+    The data's own description does not name the ends of the scale. Assumed is one that runs from the first summary to
+    the second; a value that contradicts this is left out rather than read the other way.
     """
     extra = row.get("extra")
     points = extra.get("confidence") if isinstance(extra, dict) else None
