@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from . import __version__
@@ -10,6 +11,8 @@ from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
+from .labels.stage import STAGES as LABELS
+from .labels.stage import spelled_out
 
 ENGINE = ("headwater_model",)
 
@@ -67,6 +70,7 @@ STAGES = (
         run="headwater_align.train_ppo:run",
         code=ENGINE,
     ),
+    *LABELS,
 )
 
 
@@ -94,4 +98,5 @@ COMMANDS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return cli.main("headwater-align", __version__, STAGES, COMMANDS, argv)
+    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    return cli.main("headwater-align", __version__, STAGES, COMMANDS, given)
