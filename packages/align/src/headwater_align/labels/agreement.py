@@ -126,8 +126,9 @@ def told(rankings: Rankings, resamples: int, seed: int) -> dict:
 
     places = {task: [midranks(ranks) for _, ranks in sorted(of.items())] for task, of in shared.items()}
     values = sorted({place for of_task in places.values() for of_one in of_task for place in of_one})
-    parts = np.array([coincidences(list(zip(*of, strict=True)), values).ravel() for of in places.values()])
     size = len(values), len(values)
+    parts = np.array([coincidences(list(zip(*of, strict=True)), values) for of in places.values()])
+    parts = parts.reshape(len(shared), len(values) ** 2)
     counts = pair_counts(shared)
     by_labeller = {}
     for name in sorted({name for of_task in rankings.values() for name in of_task}):
@@ -140,9 +141,7 @@ def told(rankings: Rankings, resamples: int, seed: int) -> dict:
         "agreement": share(counts, 1, 0),
         "strict_pairs": int(counts[:, 2].sum()),
         "strict_agreement": share(counts, 3, 2),
-        "alpha": over_tasks(
-            parts.reshape(len(shared), -1), lambda sums: ordinal_alpha(sums.reshape(size)), resamples, seed
-        ),
+        "alpha": over_tasks(parts, lambda sums: ordinal_alpha(sums.reshape(size)), resamples, seed),
         "by_labeller": by_labeller,
     }
 

@@ -142,7 +142,7 @@ def _choose(
         ids = ChatFormat(pretrained.read_tokenizer(folder)).prompts([prompt.messages for prompt in prompts])
         fits.append([len(row) <= limit for row in ids])
     chosen: list[Prompt] = []
-    too_long = []
+    too_long: list[Prompt] = []
     marks = [draw_seed(config, prompt.id, "prompt") for prompt in prompts]
     for at in sorted(range(len(prompts)), key=lambda at: marks[at]):
         if len(chosen) == config.prompts:
