@@ -71,6 +71,7 @@ def test_completions_come_from_all_policies_and_no_two_of_a_prompt_are_equal(com
     for record in records:
         assert len(set(record["responses"])) == len(record["responses"]) == len(record["policies"]) >= 2
         assert record["prompt"][-1]["role"] == "user" and record["round"] == "r1" and record["licence"] == "PSF-2.0"
+    assert set(metrics["by_split"]) == {"train", "heldout"} == {r["split"] for r in records}
     assert {r["batch"] for r in records} == {"r1-001", "r1-002", "r1-003"}
 
 

@@ -87,8 +87,8 @@ def read(exported: list[Any], file: str) -> Iterator[Ranking | Reject]:
             names = {f"response-{place}": str(name) for place, name in enumerate(about["names"], 1)}
             ranks: dict[str, Any] = {}
             for part in ranked if isinstance(ranked, list) else []:
-                if isinstance(part, dict) and part.get("value") in names:
-                    ranks[names[part["value"]]] = part.get("rank")
+                if isinstance(part, dict) and str(part.get("value")) in names:
+                    ranks[names[str(part["value"])]] = part.get("rank")
             sure, comment = (said[name].get(user, (None, ""))[0] for name in (CONFIDENCE, COMMENT))
             skipped = "discarded in Argilla" if status == "discarded" else ""
             comment = comment if isinstance(comment, str) else ""

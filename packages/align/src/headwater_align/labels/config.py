@@ -16,7 +16,9 @@ ENDINGS = (".json", ".csv")
 class SampleConfig(Config):
     """Completions for people to rank. InstructGPT (section 3.5) shows labellers 4 to 9 a prompt."""
 
-    side: Literal["train", "heldout"] = Field("train", description="side of the split that prompts come from")
+    side: Literal["train", "heldout", "both"] = Field(
+        "both", description="side of the split that prompts come from; held-out ones judge the next reward model"
+    )
     prompts: int = Field(100, ge=1, description="prompts to draw; all, where there are fewer")
     responses: int = Field(4, ge=2, description="completions a prompt (K), dealt in turn to the policies")
     temperature: float = Field(1.0, gt=0, description="of the sampling; 1: the policy's own distribution, as in PPO")

@@ -34,6 +34,8 @@ class Prompt:
     messages: list[Message]
     source: str
     licence: str
+    split: str
+    """Side that it stands on, "train" or "heldout"."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ def run(run: Run) -> None:
             records.append(
                 {
                     "id": identity(prompt.messages, responses, writers, config.round),
-                    "source": prompt.source, "licence": prompt.licence, "split": config.side,
+                    "source": prompt.source, "licence": prompt.licence, "split": prompt.split,
                     "prompt": prompt.messages, "responses": responses, "policies": writers,
                     "round": config.round, "batch": f"{config.round}-{number:03d}",
                 }
@@ -95,6 +97,7 @@ def run(run: Run) -> None:
             "completions_empty": lost["empty"],
             "completions_equal": lost["equal"],
             "completions_cut": sum(not draw.finished for draw in drawn),
+            "by_split": dict(sorted(Counter(r["split"] for r in records).items())),
             "by_policy": dict(sorted(Counter(name for r in records for name in r["policies"]).items())),
         }
     )
@@ -115,15 +118,20 @@ def policies_of(run: Run) -> dict[str, Path]:
 
 
 def prompts_of(artefact: Path, side: str) -> list[Prompt]:
-    """The distinct prompts of one side of the split, in order of id, as PPO takes them: up to the first answer."""
+    """The distinct prompts, in order of id, as PPO takes them: up to the first answer.
+
+    Args:
+        side: "train", "heldout" or "both".
+    """
     found: dict[str, Prompt] = {}
-    for record in read_split(artefact, side):
-        messages = record.get("prompt")
-        if messages is None:
-            whole = record["messages"]
-            messages = whole[: next(i for i, m in enumerate(whole) if m["role"] == "assistant")]
-        prompt = Prompt(identity(messages), messages, record["source"], record["licence"])
-        found.setdefault(prompt_key(messages), prompt)
+    for split in ("train", "heldout") if side == "both" else (side,):
+        for record in read_split(artefact, split):
+            messages = record.get("prompt")
+            if messages is None:
+                whole = record["messages"]
+                messages = whole[: next(i for i, m in enumerate(whole) if m["role"] == "assistant")]
+            prompt = Prompt(identity(messages), messages, record["source"], record["licence"], split)
+            found.setdefault(prompt_key(messages), prompt)
     return sorted(found.values(), key=lambda prompt: prompt.id)
 
 
