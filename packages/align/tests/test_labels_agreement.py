@@ -73,8 +73,6 @@ def test_chance_gives_an_alpha_around_nothing_and_half_of_the_pairs():
 
 
 def test_wins_of_a_policy_count_pairs_with_another_policy_and_ties_half():
-    assert wins([(["a", "a", "b"], [1, 3, 2]), (["a", "b"], [1, 1]), (["a", None], [1, 2])]) == {
-        "a": [0.5, 0.5],
-        "b": [0.5, 0.5],
-    }
-    assert wins([(["a", "b"], [1, 2])]) == {"a": [1.0], "b": [0.0]}
+    assert wins(["a", "a", "b"], [1, 3, 2]) == {"a": 0.5, "b": 0.5}
+    assert wins(["a", "b", "b", None], [1, 1, 2, 3]) == {"a": 0.75, "b": 0.25}
+    assert wins(["a", "a", None], [1, 2, 3]) == {}

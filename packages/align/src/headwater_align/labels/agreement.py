@@ -146,20 +146,16 @@ def told(rankings: Rankings, resamples: int, seed: int) -> dict:
     }
 
 
-def wins(ranked: Sequence[tuple[Sequence[str | None], Sequence[int]]]) -> dict[str, list[float]]:
-    """Policy -> of each ranking, the share of pairs with another policy's response that it won, a tie half.
+def wins(policies: Sequence[str | None], ranks: Sequence[int]) -> dict[str, float]:
+    """Policy -> share of pairs with another policy's response that it won in one ranking, a tie half.
 
     Args:
-        ranked: (policy of each response, rank of each) of every ranking; responses of unknown policies are left out.
+        policies: who wrote each response; those of unknown policies are left out.
     """
-    found: dict[str, list[float]] = defaultdict(list)
-    for policies, ranks in ranked:
-        scores: dict[str, list[float]] = defaultdict(list)
-        for (one, a), (other, b) in combinations(zip(policies, ranks, strict=True), 2):
-            if one is not None and other is not None and one != other:
-                won = 0.5 if a == b else float(a < b)
-                scores[one].append(won)
-                scores[other].append(1 - won)
-        for policy, of in scores.items():
-            found[policy].append(sum(of) / len(of))
-    return dict(sorted(found.items()))
+    scores: dict[str, list[float]] = defaultdict(list)
+    for (one, a), (other, b) in combinations(zip(policies, ranks, strict=True), 2):
+        if one is not None and other is not None and one != other:
+            won = 0.5 if a == b else float(a < b)
+            scores[one].append(won)
+            scores[other].append(1 - won)
+    return {policy: sum(of) / len(of) for policy, of in scores.items()}

@@ -20,7 +20,7 @@ class SampleConfig(Config):
         "both", description="side of the split that prompts come from; held-out ones judge the next reward model"
     )
     prompts: int = Field(100, ge=1, description="prompts to draw; all, where there are fewer")
-    responses: int = Field(4, ge=2, description="completions a prompt (K), dealt in turn to the policies")
+    responses: int = Field(4, ge=2, le=26, description="completions a prompt (K), dealt in turn to the policies")
     temperature: float = Field(1.0, gt=0, description="of the sampling; 1: the policy's own distribution, as in PPO")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the sampling; 1: all tokens")
     max_prompt_length: int = Field(

@@ -128,12 +128,15 @@ def record(task: Task, ranking: Ranking) -> dict:
 
 
 def win_rates(tasks: dict[str, Task], ranked: Sequence[Ranking], config: LabelsImportConfig) -> dict:
-    """Policy -> share of pairs with another policy's response that it won, with its interval over rankings."""
-    found = agreement.wins([(tasks[r.task].policies, in_line(tasks[r.task], r)) for r in ranked])
+    """Policy -> share of pairs with another policy's response that it won, with its interval over tasks."""
+    of_task: dict[str, dict[str, list[float]]] = defaultdict(dict)
+    for r in ranked:
+        for policy, share in agreement.wins(tasks[r.task].policies, in_line(tasks[r.task], r)).items():
+            of_task[policy].setdefault(r.task, []).append(share)
     made = {}
-    for policy, scores in found.items():
-        mean, low, high = bootstrap_mean(scores, config.seed, config.resamples)
-        made[policy] = {"value": mean, "low": low, "high": high, "rankings": len(scores)}
+    for policy, shares in sorted(of_task.items()):
+        mean, low, high = bootstrap_mean([sum(s) / len(s) for s in shares.values()], config.seed, config.resamples)
+        made[policy] = {"value": mean, "low": low, "high": high, "tasks": len(shares)}
     return made
 
 

@@ -40,10 +40,9 @@ def write(tasks: Sequence[Task], labeller: str, seed: int) -> str:
     """Tasks in Label Studio's basic JSON format, as `config` reads them."""
     made = []
     for task in tasks:
-        shown = task.shown_to(labeller, seed)
         responses = [
-            {"id": name, "title": letter, "body": visible(text)}
-            for letter, (name, text) in zip("ABCDEFGHIJKLMNOPQRSTUVWXYZ", shown, strict=False)
+            {"id": name, "title": chr(ord("A") + place), "body": visible(text)}
+            for place, (name, text) in enumerate(task.shown_to(labeller, seed))
         ]
         data = {"task": task.task, "labeller": labeller, "prompt": task.prompt_text(), "responses": responses}
         made.append({"data": data})
