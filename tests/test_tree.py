@@ -46,7 +46,7 @@ def test_every_preset_has_every_section_that_the_lineage_names() -> None:
     for preset in ("smoke", "tiny", "small", "gpu8", "nodes64"):
         values = read_yaml(ROOT / f"configs/{preset}.yaml")
         for name, stage in stages.items():
-            for item in stage["params"]:
+            for item in stage.get("do", stage)["params"]:
                 if isinstance(item, str):
                     assert item in params, f"params.yaml lacks {item}, which stage {name} names"
                 else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from . import __version__
@@ -11,6 +12,8 @@ from ._contracts.cli import Command
 from ._contracts.stage import Stage
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
 from .dpo.config import DpoConfig
+from .labels.stage import STAGES as LABELS
+from .labels.stage import spelled_out
 from .outcome.config import OutcomeConfig
 
 ENGINE = ("headwater_model",)
@@ -94,6 +97,7 @@ STAGES = (
         run="headwater_align.outcome.stage:run",
         code=ENGINE,
     ),
+    *LABELS,
 )
 
 
@@ -138,4 +142,5 @@ COMMANDS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    return cli.main("headwater-align", __version__, STAGES, COMMANDS, argv)
+    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    return cli.main("headwater-align", __version__, STAGES, COMMANDS, given)
