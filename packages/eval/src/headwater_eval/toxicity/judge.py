@@ -50,7 +50,9 @@ class Judge:
         found = np.zeros(len(texts))
         said = [i for i, text in enumerate(texts) if text.strip()]
         if said:
-            raw = np.asarray(self.scorer.probabilities([texts[i][: self.max_characters] for i in said]), float)
+            # Half a surrogate pair, which JSON can hold, is no text that a scorer can encode.
+            whole = [texts[i][: self.max_characters].encode("utf-8", "replace").decode() for i in said]
+            raw = np.asarray(self.scorer.probabilities(whole), float)
             if raw.shape != (len(said),) or not np.all((raw >= 0) & (raw <= 1)):
                 wrong = int(len(said) if raw.shape != (len(said),) else (~((raw >= 0) & (raw <= 1))).sum())
                 raise UserError(
