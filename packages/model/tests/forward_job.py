@@ -33,6 +33,7 @@ FORWARD = {
     name: ParallelConfig(**fields)
     for name, fields in {
         "tensor 2, data 2": {"tensor": 2, "data": 2},
+        "tensor 2, data 2, sequence": {"tensor": 2, "data": 2, "sequence": True},
         "pipeline 2, data 2": {"pipeline": 2, "data": 2},
         "pipeline 4": {"pipeline": 4},
         "tensor 2, pipeline 2": {"tensor": 2, "pipeline": 2},
@@ -47,7 +48,6 @@ TRAINED = {
     name: ParallelConfig(**fields)
     for name, fields in {
         "tensor 4": {"tensor": 4},
-        "pipeline 4": {"pipeline": 4},
         "tensor 2, pipeline 2": {"tensor": 2, "pipeline": 2},
         "tensor 2, data 2, sequence, ZeRO": {"tensor": 2, "data": 2, "sequence": True, "zero": 1},
         "pipeline 2, data 2, ZeRO, recompute full": {"pipeline": 2, "data": 2, "zero": 1, "recompute": "full"},
@@ -73,11 +73,20 @@ def turn(folder: Path, number: int) -> dict[str, list[float]]:
     one.load(folder / f"lora-{number}")
     rows.append(one.step(layouts_job.mine(number), next_token_loss))
     one.save(folder / f"lora-{number + 1}")
-    return {name: [row[name] for row in rows] for name in ("loss", "grad_norm")}
+    apart = one.evaluate(layouts_job.mine(layouts_job.HELD_OUT), next_token_loss)["loss"]
+    for chunk in one.chunks:
+        lora.merge(chunk)
+    merged = one.evaluate(layouts_job.mine(layouts_job.HELD_OUT), next_token_loss)["loss"]
+    return {name: [row[name] for row in rows] for name in ("loss", "grad_norm")} | {"merged": [apart, merged]}
+
+
+def tried(layout: ParallelConfig) -> list[str]:
+    """Which architectures a layout runs: those that split most run all."""
+    return list(ARCHITECTURES) if layout.data == 1 and not layout.sequence else list(ARCHITECTURES)[:1]
 
 
 def scored(**fields: Any) -> dict[str, Any]:
-    """What the forward passes and generation say, with adapters that are not zero."""
+    """What the forward passes and generation say."""
     shape = ModelConfig(**{**SHAPE.model_dump(), **fields})
     model = gpt.build(shape, seed=5).eval()
     tokens = torch.randint(shape.vocab, (3, 13), generator=torch.Generator().manual_seed(1))
@@ -97,7 +106,7 @@ def scored(**fields: Any) -> dict[str, Any]:
     ids = {name: [one.tokens for one in rows] for name, rows in written.items()}
     found["generated"] = torch.tensor([p for rows in written.values() for one in rows for p in one.logprobs])
     learn = forward.token_logprobs(model, tokens)
-    return {name: hidden.masked_fill(hidden.isnan(), 0).tolist() for name, hidden in found.items()} | {
+    return {name: numbers.tolist() for name, numbers in found.items()} | {
         "ids": ids, "flags": greedy.tolist(), "differentiable": learn.requires_grad,
     }  # fmt: skip
 
@@ -126,7 +135,7 @@ def main(folder: Path) -> None:
     runtime.initialize(next(iter(FORWARD.values())), seed=5)
     for title, layout in FORWARD.items():
         runtime.change_layout(layout, seed=5)
-        found["forward"][title] = {name: scored(**fields) for name, fields in ARCHITECTURES.items()}
+        found["forward"][title] = {name: scored(**ARCHITECTURES[name]) for name in tried(layout)}
     for title, layout in REFUSED.items():
         runtime.change_layout(layout, seed=5)
         found["refused"][title] = refusal()

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
 
 from headwater_model import forward, generation, gpt, lora, pretrained
+from headwater_model._contracts.errors import UserError
 from headwater_model.config import ModelConfig, OptimizerConfig, ScheduleConfig
+from headwater_model.huggingface.peft import save_adapter
 from headwater_model.lora import LoraConfig
 from headwater_model.trainer import Trainer, next_token_loss
 
@@ -155,6 +159,43 @@ def test_saving_writes_the_merged_model_and_leaves_the_adapters(
         assert torch.equal(model(tokens), before)
         assert torch.allclose(pretrained.load(tmp_path).model(tokens), before, atol=1e-5)
     assert model.lora == LORA
+
+
+@pytest.mark.parametrize("head", ["lm", "scalar"])
+def test_the_adapters_file_means_the_same_by_pefts_arithmetic(
+    head: gpt.Head, shape: ModelConfig, tokenizer_folder: Path, tmp_path: Path
+) -> None:
+    """PEFT's LoRA layer: W + lora_alpha / r lora_B lora_A, for every module that target_modules names the end of."""
+    model = build(shape, head)
+    lora.attach(model, LORA, seed=1)
+    pretrained.save(tmp_path / "base", model, shape, tokenizer_folder, head)
+    train(model)
+    save_adapter(tmp_path / "adapter", model, shape, "base")
+    about = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    adapter = load_file(tmp_path / "adapter" / "adapter_model.safetensors")
+    weights = load_file(tmp_path / "base" / "model.safetensors")
+    for name in list(weights):
+        module = name.removesuffix(".weight")
+        if module.rpartition(".")[2] in about["target_modules"]:
+            low, high = (adapter.pop(f"base_model.model.{module}.lora_{part}.weight") for part in "AB")
+            weights[name] += about["lora_alpha"] / about["r"] * high @ low
+        elif module in about.get("modules_to_save", ()):
+            weights[name] = adapter.pop(f"base_model.model.{name}")
+    assert not adapter
+    save_file(weights, tmp_path / "base" / "model.safetensors")
+    tokens = batch(9, shape.vocab)[0]["tokens"]
+    with torch.no_grad():
+        assert torch.allclose(pretrained.load(tmp_path / "base").model(tokens), model(tokens), atol=1e-5)
+
+
+def test_adapters_that_peft_has_no_names_for_are_refused(shape: ModelConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no adapters"):
+        save_adapter(tmp_path, build(shape), shape, "base")
+    odd = ModelConfig(**{**shape.model_dump(), "experts": 4})
+    model = build(odd)
+    lora.attach(model, LORA)
+    with pytest.raises(UserError, match="mixtral"):
+        save_adapter(tmp_path, model, odd, "base")
 
 
 def test_dropout_drops_in_training_only(shape: ModelConfig) -> None:
