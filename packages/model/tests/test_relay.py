@@ -82,7 +82,7 @@ def test_every_layout_trains_adapters_as_one_rank_does_from_any_layouts_checkpoi
         norms = [rows["grad_norm"][i] for i in exact]
         assert norms == pytest.approx([row["grad_norm"] for row in wanted], rel=1e-5), title
         assert rows["loss"][2:4] == pytest.approx([row["loss"] for row in narrow], abs=2e-3), title
-        assert rows["grad_norm"][2:4] == pytest.approx([row["grad_norm"] for row in narrow], rel=1e-2), title
+        assert rows["grad_norm"][2:4] == pytest.approx([row["grad_norm"] for row in narrow], rel=3e-2), title
         assert rows["merged"][0] == pytest.approx(rows["merged"][1], abs=1e-5), title
     untrained = job.trainer().step(layouts_job.batch(number), next_token_loss)["loss"]
     assert abs(untrained - rows["loss"][4]) > 1e-3  # the run that went from layout to layout has learned

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import headwater_model.cpu as cpu  # noqa: F401
 
@@ -36,6 +37,7 @@ from megatron.core.transformer.mlp import apply_swiglu_sharded_factory
 from megatron.core.transformer.utils import make_sharded_tensors_for_checkpoint
 from torch import Tensor, nn
 
+from . import products
 from .gpt import GPT
 from .initialise import draw, fill
 from .lora_config import LoraConfig, Target
@@ -80,7 +82,26 @@ class Adapted(nn.Module):
 
     def add(self, y: Tensor, low: Tensor) -> Tensor:
         """y + B low, for y [positions, batch, outputs], or [positions, outputs] of an expert."""
-        return torch.addmm(y.flatten(0, -2), low.flatten(0, -2), self.lora_b.t()).view_as(y)
+        return _Added.apply(y, low, self.lora_b)  # type: ignore[return-value]
+
+
+class _Added(torch.autograd.Function):
+    """y + low B^T, for y [..., outputs], low [..., rank], B [outputs, rank].
+
+    torch's own gradient of B is a product with `rank` columns, which MKL makes 2 to 25 times more slowly than the same
+    with `rank` rows (2,048 positions, 1,024 outputs, rank 16 and 4).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, y: Tensor, low: Tensor, b: Tensor) -> Tensor:
+        ctx.save_for_backward(low, b)
+        return products.matmul(low.flatten(0, -2), b.t()).view_as(y).add_(y)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        low, b = ctx.saved_tensors
+        flat = g.flatten(0, -2)
+        return g, products.matmul(flat, b).view_as(low), (low.flatten(0, -2).t() @ flat).t()
 
 
 class Column(Adapted, ColumnParallelLinear):
