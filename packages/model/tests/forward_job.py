@@ -14,7 +14,7 @@ import layouts_job
 import torch
 import torch.distributed as dist
 
-from headwater_model import forward, generation, gpt, lora, runtime
+from headwater_model import checkpoint, forward, generation, gpt, lora, runtime
 from headwater_model._contracts.errors import UserError
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.lora import LoraConfig
@@ -76,6 +76,7 @@ def turn(folder: Path, number: int) -> dict[str, list[float]]:
     apart = one.evaluate(layouts_job.mine(layouts_job.HELD_OUT), next_token_loss)["loss"]
     for chunk in one.chunks:
         lora.merge(chunk)
+    checkpoint.write(folder / f"merged-{number}", one.weights())
     merged = one.evaluate(layouts_job.mine(layouts_job.HELD_OUT), next_token_loss)["loss"]
     return {name: [row[name] for row in rows] for name in ("loss", "grad_norm")} | {"merged": [apart, merged]}
 

@@ -14,6 +14,7 @@ import layouts_job
 import pytest
 import torch
 
+from headwater_model import checkpoint
 from headwater_model.trainer import next_token_loss
 
 
@@ -94,3 +95,13 @@ def test_the_last_layouts_checkpoint_holds_an_untouched_base(folder: Path) -> No
     pairs = zip(before.module.named_parameters(), after.module.parameters(), strict=True)
     for (name, old), new in pairs:
         assert torch.equal(old, new) != ("lora_" in name), name
+
+
+def test_a_model_without_adapters_reads_what_several_ranks_merged(folder: Path, found) -> None:
+    for number, (title, layout) in enumerate(job.TRAINED.items()):
+        if layout.chunks == 1:
+            plain = layouts_job.trainer()
+            read = checkpoint.read(folder / f"merged-{number}", plain.weights())
+            plain.module.load_state_dict(read["model"])
+            loss = plain.evaluate(layouts_job.batch(layouts_job.HELD_OUT), next_token_loss)["loss"]
+            assert loss == pytest.approx(found["lora"][title]["merged"][1], abs=1e-5), title
