@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import warnings
+from functools import partial
 from typing import Any
 
 import torch
@@ -85,15 +86,14 @@ def _import_megatron() -> None:
 
 def _enter_in_backward() -> None:
     """Backward passes run outside of `on_device`; that of the linear layers has products in it."""
-    from megatron.core.tensor_parallel.layers import LinearWithGradAccumulationAndAsyncCommunication as Linear
+    from megatron.core.tensor_parallel import layers
 
-    backward = Linear.backward
-
-    def inside(ctx: Any, gradient: torch.Tensor) -> Any:
+    def inside(backward: Any, ctx: Any, gradient: torch.Tensor) -> Any:
         with on_device():
             return backward(ctx, gradient)
 
-    Linear.backward = staticmethod(inside)
+    for linear in (layers.LinearWithGradAccumulationAndAsyncCommunication, layers.LinearWithFrozenWeight):
+        linear.backward = staticmethod(partial(inside, linear.backward))
 
 
 def _plain(function: Any = None, **_: Any) -> Any:

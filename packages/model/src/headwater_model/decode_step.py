@@ -18,7 +18,7 @@ from megatron.core.transformer.mlp import MLP
 from megatron.core.transformer.transformer_layer import TransformerLayer
 from torch import Tensor, nn
 
-from . import kernels
+from . import kernels, lora
 from .attention import CoreAttention, SelfAttention
 from .gpt import GPT
 
@@ -46,7 +46,7 @@ def _fits(layer: nn.Module) -> bool:
         and type(layer.mlp) is MLP
         and type(layer.mlp.activation_func) is kernels.SwiGLU
         and type(layer.input_layernorm) is type(layer.pre_mlp_layernorm) is kernels.RMSNorm
-        and {name for name, _ in layer.named_parameters()} == _WEIGHTS
+        and set(lora.base_names(layer)) == _WEIGHTS
     )
 
 
@@ -54,11 +54,11 @@ def _packed(layer: nn.Module) -> list[Tensor]:
     attention, mlp = layer.self_attention, layer.mlp
     return [
         layer.input_layernorm.weight,
-        kernels.pack(attention.linear_qkv.weight),
-        kernels.pack(attention.linear_proj.weight),
+        kernels.pack(lora.effective(attention.linear_qkv)),
+        kernels.pack(lora.effective(attention.linear_proj)),
         layer.pre_mlp_layernorm.weight,
-        kernels.pack(mlp.linear_fc1.weight),
-        kernels.pack(mlp.linear_fc2.weight),
+        kernels.pack(lora.effective(mlp.linear_fc1)),
+        kernels.pack(lora.effective(mlp.linear_fc2)),
     ]
 
 

@@ -1,4 +1,8 @@
-"""What a model says of given tokens: logits, log-likelihoods, values. One rank or tensor parallel."""
+"""What a model says of given tokens: logits, log-likelihoods, values.
+
+In any layout that `relay` knows: called on every rank, with the same tokens on all tensor and pipeline ranks, which all
+get the answer. Through a pipeline it has no gradient.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ from torch import Tensor
 
 from headwater_model import cpu
 
-from . import kernels, products
+from . import kernels, products, relay
 from .gpt import GPT
 from .tree import Tree
 
@@ -25,7 +29,8 @@ def logits(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         [batch, positions, vocabulary] in the model's type.
     """
-    return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
+    answer = [((*tokens.shape, model.vocab_size), model.config.params_dtype)]
+    return relay.forward(model, tokens.to(cpu.DEVICE), None, attention_mask(padding), answer=answer)
 
 
 def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
@@ -40,7 +45,8 @@ def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None) ->
     """
     tokens = tokens.to(cpu.DEVICE)
     mask = attention_mask(None if padding is None else padding[:, :-1])
-    return -model(tokens[:, :-1], None, mask, labels=tokens[:, 1:])
+    labels = tokens[:, 1:]
+    return -relay.forward(model, tokens[:, :-1], None, mask, labels=labels, answer=[(labels.shape, torch.float32)])
 
 
 @torch.no_grad()
@@ -51,7 +57,9 @@ def token_scores(model: GPT, tokens: Tensor) -> tuple[Tensor, Tensor]:
         float32 [batch, positions - 1], bool [batch, positions - 1].
     """
     tokens = tokens.to(cpu.DEVICE)
-    return model(tokens[:, :-1], labels=tokens[:, 1:], scores=True)
+    labels = tokens[:, 1:]
+    answer = [(labels.shape, torch.float32), (labels.shape, torch.bool)]
+    return relay.forward(model, tokens[:, :-1], labels=labels, scores=True, answer=answer)
 
 
 @torch.no_grad()
@@ -95,7 +103,8 @@ def values(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         float32 [batch, positions].
     """
-    return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
+    answer = [(tokens.shape, torch.float32)]
+    return relay.forward(model, tokens.to(cpu.DEVICE), None, attention_mask(padding), answer=answer)
 
 
 def attention_mask(padding: Tensor | None) -> Tensor | None:

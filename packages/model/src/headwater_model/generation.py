@@ -3,6 +3,9 @@
 Prompts are padded on the left, so that all rows write their next token at the same place of Megatron's
 static cache. Rotary positions and linear biases are relative: a row's shift changes nothing but rounding. Learned and
 sinusoidal ones follow from the mask. A prefix language model reads the prompt in both directions.
+
+Tensor and pipeline ranks are all called with the same prompts and seeds. The logits come to all of them (`relay`), so
+each chooses the same ids, and guides and stop strings work as on one rank.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 from torch import Tensor
 
-from . import decode_step
+from . import decode_step, relay
 from ._contracts.errors import UserError
 from .gpt import GPT
 
@@ -313,7 +316,8 @@ class Cached:
         bare = not self._ragged and self._at >= self._prefix
         mask = None if bare else _mask(self._hidden, self._at, feed.size(1), self._prefix)
         with cpu.on_device() if feed.size(1) > 1 else contextlib.nullcontext():  # a prompt's products are large
-            out = self._model(feed, None, mask, inference_context=self._cache)
+            answer = [((len(feed), 1, self._model.vocab_size), self._model.config.params_dtype)]
+            out = relay.forward(self._model, feed, None, mask, inference_context=self._cache, answer=answer)
         self._at += feed.size(1)
         self._cache.sequence_len_offset = self._at
         self._cache.enable_decode_mode()

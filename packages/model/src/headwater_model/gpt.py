@@ -23,6 +23,7 @@ from . import kernels
 from .attention import prefix_mask, segment_mask
 from .initialise import initialise
 from .layers import block_spec
+from .lora_config import LoraConfig
 from .loss import linear_cross_entropy, linear_scores
 from .megatron_config import megatron_config
 from .model_config import Kind, ModelConfig, Position
@@ -47,6 +48,8 @@ class GPT(GPTModel):
     kind: Kind = "decoder"
     inputs = ("position_ids", "attention_mask", "labels", "prefix")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
+    lora: LoraConfig | None = None
+    """Of the adapters, where `lora.attach` gave it some."""
     _scores = False
 
     def forward(  # type: ignore[override]
@@ -89,12 +92,14 @@ class GPT(GPTModel):
             attention_mask = prefix_mask(prefix, tokens.size(1))
         elif isinstance(attention_mask, Tensor) and attention_mask.dim() == 2:
             attention_mask = segment_mask(attention_mask)
-        if position_ids is None and self.pre_process and self.position_embedding_type == "learned_absolute":
+        if position_ids is None and self.position_embedding_type == "learned_absolute":
             cache = megatron.get("inference_context")
             start = cache.sequence_len_offset if cache else 0
+            # Said on every rank of a pipeline, where those behind would wait for the first one.
             if attention_mask is None and start + tokens.size(1) > self.max_sequence_length:
                 raise ValueError(f"{start + tokens.size(1)} positions, but the model has {self.max_sequence_length}")
-            position_ids = positions(tokens.size(1), attention_mask, start, tokens.device)
+            if self.pre_process:
+                position_ids = positions(tokens.size(1), attention_mask, start, tokens.device)
         return super().forward(tokens, position_ids, attention_mask, labels=labels, **megatron)
 
     def _postprocess(self, hidden_states: Tensor, labels: Tensor | None = None, **kwargs: Any) -> Any:

@@ -36,16 +36,19 @@ Source = Callable[[str, tuple[int, ...], tuple[int, ...]], Tensor]
 
 
 @torch.no_grad()
-def fill(model: nn.Module, source: Source) -> None:
+def fill(model: nn.Module, source: Source, ending: str = "") -> None:
     """Set every weight of this rank's part of `model` to its part of a whole weight.
 
     Args:
+        ending: only weights whose names end so.
         source: (name in Megatron's distributed checkpoints, indices of layer and expert, shape of the whole weight)
             -> the whole weight, float.
     """
     for part in shards(model.sharded_state_dict()):  # type: ignore[operator]
         weight = part.data
         if weight is None or not torch.is_tensor(weight) or not weight.is_floating_point():
+            continue
+        if not part.key.endswith(ending):
             continue
         lead = part.prepend_axis_num
         whole = source(part.key, tuple(part.global_offset[:lead]), tuple(part.global_shape[lead:]))
@@ -70,16 +73,21 @@ def initialise(model: nn.Module, config: ModelConfig, seed: int, head: str) -> N
     So ranks of any layout hold parts of the very weights that one rank would hold. A scalar head starts at 0.
     """
 
-    def draw(name: str, index: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    def drawn(name: str, index: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
         if name.endswith("bias") or (head == "scalar" and name.startswith("output_layer")):
             return torch.zeros(shape)
         if len(shape) == 1:
             return torch.ones(shape)
-        digest = hashlib.sha256(f"{seed} {name} {list(index)}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
-        return torch.randn(shape, generator=generator) * scale(name, shape, config)
+        return draw(seed, name, index, shape) * scale(name, shape, config)
 
-    fill(model, draw)
+    fill(model, drawn)
+
+
+def draw(seed: int, name: str, index: tuple[int, ...], shape: tuple[int, ...]) -> Tensor:
+    """Standard normal numbers that depend on the seed and the weight's global name alone, float32."""
+    digest = hashlib.sha256(f"{seed} {name} {list(index)}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest[:7], "big"))
+    return torch.randn(shape, generator=generator)
 
 
 def scale(name: str, shape: tuple[int, ...], config: ModelConfig) -> float | Tensor:

@@ -93,7 +93,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, upstream: Tensor) -> tuple:
         hidden, weight, slope = ctx.saved_tensors
         upstream = upstream[:, None].to(slope.dtype)  # applied to the narrow matrices, not to the wide one
-        dweight = products.matmul(slope.t(), hidden * upstream)
+        learns = ctx.needs_input_grad[1]  # a frozen table would cost a third of the products here
+        dweight = products.matmul(slope.t(), hidden * upstream) if learns else None
         dbias = (slope.t() @ upstream).squeeze(-1) if ctx.biased else None
         return products.matmul(slope, weight).mul_(upstream), dweight, None, None, None, dbias
 

@@ -20,6 +20,7 @@ from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from . import lora
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
 from .config import ModelConfig
@@ -127,6 +128,8 @@ def load_weights(folder: Path, model: Model, config: ModelConfig) -> None:
 def save(folder: Path, model: Model, config: ModelConfig, tokenizer_folder: Path, head: Head = "lm") -> str:
     """Write `model` (one rank, the whole model) in the type of its parameters, with the tokenizer's files.
 
+    Adapters (`lora`) are merged in what is written; the model keeps them.
+
     What marks gaps and masks (`SpecialIds`) gets a name in the tokenizer of an encoder or encoder-decoder.
 
     Args:
@@ -150,7 +153,7 @@ def save(folder: Path, model: Model, config: ModelConfig, tokenizer_folder: Path
         )
     folder.mkdir(parents=True, exist_ok=True)
     family = family_for(config)
-    weights = to_theirs({n: p.detach().cpu() for n, p in model.named_parameters()}, family, config, head)
+    weights = to_theirs({n: p.cpu() for n, p in lora.weights(model).items()}, family, config, head)
     save_file(weights, folder / WEIGHTS, metadata={"format": "pt"})
     dtype = next(model.parameters()).dtype
     named = {name: tokenizer.token_to_id(token) for name, token in (_special(tokenizer_folder) | marks).items()}

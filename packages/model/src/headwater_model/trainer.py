@@ -64,7 +64,8 @@ class Trainer:
             config.no_sync_func = [chunk.no_sync for chunk in self._wrapped]
             if len(self.chunks) == 1:
                 config.no_sync_func = config.no_sync_func[0]
-        self._drops = bool(config.hidden_dropout or config.attention_dropout)
+        adapters = getattr(self.chunks[0], "lora", None)
+        self._drops = bool(config.hidden_dropout or config.attention_dropout or (adapters and adapters.dropout))
 
     def _wrap(self, chunk: GPT, first: bool) -> DistributedDataParallel:
         options = DistributedDataParallelConfig(
