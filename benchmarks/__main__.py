@@ -10,7 +10,7 @@ from benchmarks import frame
 
 HELPERS = (
     "__main__", "frame", "peers", "data_work", "privacy_work", "tokenizer_work", "decentralised_work", "model_work",
-    "recipe_work", "eval_work",
+    "recipe_work", "eval_work", "align_work",
 )  # fmt: skip
 FOLDER = Path(__file__).parent
 NAMES = sorted(m.name for m in pkgutil.iter_modules([str(FOLDER)]) if m.name not in HELPERS)

@@ -51,6 +51,8 @@ class Contestant:
     ranks: int = 1
     script: Path = SCRIPT
     """Where the function of that name stands."""
+    environment: str = ""
+    """Of `peers.PEERS`; empty: as the name says."""
     turns: list[dict[str, float]] = field(default_factory=list)
     made: Any = None
     """What the last step answered."""
@@ -63,7 +65,7 @@ class Contestant:
                 probe.bind(("127.0.0.1", 0))
                 environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(probe.getsockname()[1])}
             environment |= {"WORLD_SIZE": str(self.ranks), "GLOO_SOCKET_IFNAME": "lo"}
-        interpreter = peers.python("transformers" if "transformers" in self.name else "own")
+        interpreter = peers.python(self.environment or ("transformers" if "transformers" in self.name else "own"))
         command = [
             str(interpreter),
             str(self.script),

@@ -18,6 +18,8 @@ PEERS = {
     "tokenizers": ["tokenizers==0.23.3", "tiktoken==0.14.0", "rustbpe==0.1.0", "sentencepiece==0.2.3", "pyarrow",
                    "numpy"],
     "transformers": ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "lm-eval==0.4.13", "numpy"],
+    "trl": ["torch==2.13.0", "trl==1.16.0", "transformers==5.23.0", "accelerate==1.15.0", "numpy"],
+    "trl-ppo": ["torch==2.13.0", "trl==1.12.0", "transformers==5.23.0", "accelerate==1.15.0", "numpy"],
     "presidio": ["presidio-analyzer==2.2.366", "faker==40.63.0"],
 }  # fmt: skip
 """Name -> what is installed; the names are the environments' folders below work/peers."""
