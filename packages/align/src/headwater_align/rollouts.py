@@ -65,22 +65,33 @@ def sample(model: GPT, prompts: list[list[int]], chat: ChatFormat, tokens: int, 
 
 @torch.no_grad()
 def logprobs(model: GPT, episodes: Episodes, filler: int, size: int) -> Tensor:
-    """Log-probability of each token under `model`, float32 [B, T - 1], by the very forward pass that training uses."""
-    return _in_parts(episodes.rows, filler, size, lambda tokens: forward.token_logprobs(model, tokens))
+    """Log-probability of each sampled token under `model`, by the very forward pass that training uses.
+
+    Returns:
+        float32 [B, T - 1], 0 outside the mask.
+    """
+    mask = episodes.mask
+
+    def of(tokens: Tensor, part: list[int]) -> Tensor:
+        return forward.token_logprobs(model, tokens, wanted=mask[part, : tokens.shape[1] - 1])
+
+    return _in_parts(episodes.rows, filler, size, of)
 
 
 @torch.no_grad()
 def state_values(model: GPT, episodes: Episodes, filler: int, size: int) -> Tensor:
     """The scalar head before each token, float32 [B, T - 1]."""
-    return _in_parts(episodes.rows, filler, size, lambda tokens: forward.values(model, tokens[:, :-1]))
+    return _in_parts(episodes.rows, filler, size, lambda tokens, _: forward.values(model, tokens[:, :-1]))
 
 
-def _in_parts(rows: Sequence[Sequence[int]], filler: int, size: int, of: Callable[[Tensor], Tensor]) -> Tensor:
+def _in_parts(
+    rows: Sequence[Sequence[int]], filler: int, size: int, of: Callable[[Tensor, list[int]], Tensor]
+) -> Tensor:
     out = torch.zeros(len(rows), max(len(row) for row in rows) - 1)
     order = sorted(range(len(rows)), key=lambda row: len(rows[row]))
     for start in range(0, len(order), size):
         part = order[start : start + size]
-        found = of(pad([rows[r] for r in part], filler)).cpu()
+        found = of(pad([rows[r] for r in part], filler), part).cpu()
         out[part, : found.shape[1]] = found
     return out
 

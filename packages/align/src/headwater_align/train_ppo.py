@@ -198,7 +198,9 @@ def update(actors: Actors, experience: Experience, config: PpoConfig, seed: int)
             pieces = microbatches(experience, rows, config.micro_batch, actors.chat.pad)
             value = actors.value.step(pieces, value_loss(config, actors.reward.gain, actors.reward.bias))
             ptx = _ptx_microbatches(actors, experience, rows, config, draw_seed(seed, epoch, start))
-            policy = actors.policy.step([{**p, "labels": p["next"]} for p in pieces] + ptx, policy_loss(config))
+            policy = actors.policy.step(
+                [{**p, "labels": p["next"], "loss_mask": p["mask"]} for p in pieces] + ptx, policy_loss(config)
+            )
             figures.append(
                 {
                     "policy_loss": policy["policy_loss"],

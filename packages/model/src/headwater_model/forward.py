@@ -33,20 +33,22 @@ def logits(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     return relay.forward(model, tokens.to(cpu.DEVICE), None, attention_mask(padding), answer=answer)
 
 
-def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
     """log p(token t+1 | tokens to t), without holding all logits; differentiable.
 
     Args:
         tokens: int64 [batch, positions], padded on the right, or on the left with `padding`.
         padding: bool [batch, positions], True at padding on the left.
+        wanted: bool [batch, positions - 1]; elsewhere the answer is 0 and the output layer does not run.
 
     Returns:
         float32 [batch, positions - 1]; what stands at padding means nothing.
     """
     tokens = tokens.to(cpu.DEVICE)
     mask = attention_mask(None if padding is None else padding[:, :-1])
-    labels = tokens[:, 1:]
-    return -relay.forward(model, tokens[:, :-1], None, mask, labels=labels, answer=[(labels.shape, torch.float32)])
+    labels, mask_of = tokens[:, 1:], None if wanted is None else wanted.to(cpu.DEVICE)
+    answer = [(labels.shape, torch.float32)]
+    return -relay.forward(model, tokens[:, :-1], None, mask, labels=labels, loss_mask=mask_of, answer=answer)
 
 
 @torch.no_grad()

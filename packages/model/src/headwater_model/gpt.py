@@ -46,11 +46,12 @@ class GPT(GPTModel):
 
     head: Head = "lm"
     kind: Kind = "decoder"
-    inputs = ("position_ids", "attention_mask", "labels", "prefix")
+    inputs = ("position_ids", "attention_mask", "labels", "prefix", "loss_mask")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
     lora: LoraConfig | None = None
     """Of the adapters, where `lora.attach` gave it some."""
     _scores = False
+    _loss_mask: Tensor | None = None
 
     def forward(  # type: ignore[override]
         self,
@@ -60,6 +61,7 @@ class GPT(GPTModel):
         labels: Tensor | None = None,
         scores: bool = False,
         prefix: Tensor | None = None,
+        loss_mask: Tensor | None = None,
         **megatron: Any,
     ) -> Any:
         """Run the model (on a pipeline's inner rank: this rank's layers).
@@ -75,6 +77,8 @@ class GPT(GPTModel):
             scores: with labels, answer log-likelihoods and greedy flags instead of the loss.
             prefix: int64 [batch], length of each row's prefix, whose positions all see each other (T5,
                 arXiv:1910.10683, section 3.2.1); in place of attention_mask.
+            loss_mask: bool or float [batch, positions], with labels: where it is 0 the label is not looked at, the
+                answer is 0, and the output layer does not run.
 
         Returns:
             head "lm", no labels: logits [batch, positions, vocabulary] in the model's type.
@@ -85,7 +89,7 @@ class GPT(GPTModel):
         Raises:
             ValueError: prefix together with attention_mask, or more positions than the model has.
         """
-        self._scores = scores
+        self._scores, self._loss_mask = scores, loss_mask
         if prefix is not None:
             if attention_mask is not None:
                 raise ValueError("prefix makes a mask of its own; give it or attention_mask, not both")
@@ -125,8 +129,12 @@ class GPT(GPTModel):
         if self._scores:
             found = linear_scores(hidden_states.reshape(-1, width), weight, flat, group)
             return tuple(t.view(rows, batch).t() for t in found)
-        loss = linear_cross_entropy(hidden_states.reshape(-1, width), weight, flat, group)
-        return loss.view(rows, batch).t()
+        hidden = hidden_states.reshape(-1, width)
+        if self._loss_mask is None:
+            return linear_cross_entropy(hidden, weight, flat, group).view(rows, batch).t()
+        counted = self._loss_mask.t().reshape(-1).nonzero().squeeze(1)
+        some = linear_cross_entropy(hidden[counted], weight, flat[counted], group)
+        return some.new_zeros(len(flat)).index_copy(0, counted, some).view(rows, batch).t()
 
 
 class ScalarHead(nn.Linear):

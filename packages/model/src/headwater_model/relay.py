@@ -40,8 +40,9 @@ def forward(model: GPT, tokens: Tensor, *args: Any, answer: Like, **options: Any
     _check(model)
     pipeline = model.config.pipeline_model_parallel_size
     if pipeline == 1 and not (model.config.sequence_parallel and not torch.is_grad_enabled()):
-        return model(tokens, *args, **options)
-    with torch.no_grad(), _whole_positions(model):
+        with cpu.on_device():
+            return model(tokens, *args, **options)
+    with torch.no_grad(), cpu.on_device(), _whole_positions(model):
         if pipeline == 1:
             return model(tokens, *args, **options)
         return _relay(model, tokens, *args, answer=answer, **options)
