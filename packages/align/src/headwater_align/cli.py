@@ -9,6 +9,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
+from .balance.config import BalanceConfig
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
 
 ENGINE = ("headwater_model",)
@@ -22,6 +23,15 @@ STAGES = (
         cost="seconds; no network",
         config=InstructionsConfig,
         run="headwater_align.instructions:run",
+    ),
+    Stage(
+        name="balance",
+        summary="Make demonstrations in which groups stand beside the same words equally often.",
+        reads={"instructions": ("instructions",), "items?": ("items",)},
+        writes="instructions",
+        cost="seconds; no network",
+        config=BalanceConfig,
+        run="headwater_align.balance.stage:run",
     ),
     Stage(
         name="preferences",
