@@ -65,15 +65,17 @@ class TemplatesConfig(Config):
     direction: Literal["balanced", "counter"] = Field(
         "balanced", description="balanced: each question with every group; counter: not with the one it is taken for"
     )
-    content: TemplateFile = Field(default_factory=lambda: _built_in(), description="filled in from `file`")
+    content: TemplateFile = Field(
+        default_factory=lambda: _built_in(), description="filled in from `file`, the path of a YAML file"
+    )
 
     @model_validator(mode="before")
     @classmethod
     def _from_file(cls, values: Any) -> Any:
         if not isinstance(values, dict) or "file" not in values:
             return values
-        values = dict(values)
-        return {**values, "content": _read(values.pop("file"), read_yaml)}
+        others = {key: value for key, value in values.items() if key != "file"}
+        return {**others, "content": _read(values["file"], read_yaml)}
 
 
 class BalanceConfig(Config):

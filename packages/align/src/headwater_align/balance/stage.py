@@ -17,7 +17,7 @@ from ..instructions import count, read_split, write_split
 from ..overlap import ItemIndex
 from .config import BalanceConfig
 from .counterfactuals import Counterfactuals, names_somebody
-from .templates import conversations
+from .templates import sets
 
 
 def run(run: Run) -> None:
@@ -70,17 +70,28 @@ class Maker:
                 self._refuse(record["source"], number, "names somebody, so kept as it is")
                 continue
             for made, terms in found:
-                if self._add(made, number, record):
-                    self.terms += terms
-                    self.kinds["counterfactuals"] += 1
-                    if self.config.method == "substitute":
-                        self.replaced.add(record["id"])
+                if reason := self._reason(made):
+                    self._refuse(made["source"], number, reason)
+                    continue
+                self._keep(made, record)
+                self.terms += terms
+                self.kinds["counterfactuals"] += 1
+                if self.config.method == "substitute":
+                    self.replaced.add(record["id"])
 
     def templates(self) -> None:
-        """As the config asks."""
-        for number, made in enumerate(conversations(self.config.templates)):
-            stand_in = self.train[int(identity("control", made["id"]), 16) % len(self.train)]
-            self.kinds["templates"] += self._add(made, number, stand_in)
+        """As the config asks; where one of a set is refused, all of it is, so that its groups stay level."""
+        number = 0
+        for made in sets(self.config.templates):
+            reasons = [self._reason(row) for row in made]
+            for row, reason in zip(made, reasons, strict=True):
+                if any(reasons):
+                    self._refuse(row["source"], number, reason or "another of its set is refused")
+                else:
+                    stand_in = self.train[int(identity("control", row["id"]), 16) % len(self.train)]
+                    self._keep(row, stand_in)
+                    self.kinds["templates"] += 1
+                number += 1
 
     def counts(self) -> dict:
         """For metrics.json: rows made by kind, and terms shifted by set."""
@@ -104,24 +115,23 @@ class Maker:
             total += self._swaps.count(record)
         return total
 
-    def _add(self, made: dict, number: int, origin: dict) -> bool:
-        text = _text(made)
+    def _reason(self, made: dict) -> str | None:
+        """Why a row must not be learnt, or None."""
         if made["id"] in self._ids:
-            return self._refuse(made["source"], number, "duplicate")
+            return "duplicate"
         if prompt_key(made["messages"]) in self._asked:
-            return self._refuse(made["source"], number, "asks what a held-out row asks")
-        if self.items is not None and self.items.found_in(text):
-            return self._refuse(made["source"], number, "holds a benchmark item")
-        self._ids.add(made["id"])
-        if self.config.control:
-            repeat = {"id": identity("control", made["id"]), "source": f"{origin['source']}/control"}
-            made = {**origin, **repeat}
-        self.rows.append(made)
-        return True
+            return "asks what a held-out row asks"
+        if self.items is not None and self.items.found_in(_text(made)):
+            return "holds a benchmark item"
+        return None
 
-    def _refuse(self, source: str, number: int, reason: str) -> bool:
+    def _keep(self, made: dict, origin: dict) -> None:
+        self._ids.add(made["id"])
+        repeat = {"id": identity("control", made["id"]), "source": f"{origin['source']}/control"}
+        self.rows.append({**origin, **repeat} if self.config.control else made)
+
+    def _refuse(self, source: str, number: int, reason: str) -> None:
         self.rejects.append({"source": source, "row": number, "reason": reason})
-        return False
 
 
 def _text(record: dict) -> str:

@@ -8,28 +8,28 @@ from .config import Template, TemplateFile, TemplatesConfig
 SOURCE = "balanced templates"
 
 
-def conversations(config: TemplatesConfig) -> list[dict]:
-    """Records {"id", "source", "licence", "messages", "group", "value"}; sets of groups together, in order of hash.
+def sets(config: TemplatesConfig) -> list[list[dict]]:
+    """Sets of records {"id", "source", "licence", "split", "messages", "group", "value"}, in order of hash.
 
     A set is one template with one value and every group; `counter` leaves out of it the group that the value is taken
     for, and values that are taken for none. With `rows` the sets of the lowest hashes are kept that fit in whole.
     """
-    sets = []
+    found = []
     for template in config.content.templates:
         for value, usual in config.content.values.items():
             if config.direction == "counter" and usual is None:
                 continue
-            made = [
-                filled(template, config.content, value, group)
-                for group in config.content.groups
-                if not (config.direction == "counter" and group == usual)
-            ]
-            sets.append((identity(template.prompt, template.answer, value), made))
-    kept: list[dict] = []
-    for _, made in sorted(sets, key=lambda pair: pair[0]):
-        if config.rows is not None and len(kept) + len(made) > config.rows:
-            break
-        kept += made
+            groups = [g for g in config.content.groups if config.direction == "balanced" or g != usual]
+            made = [filled(template, config.content, value, group) for group in groups]
+            found.append((identity(template.prompt, template.answer, value), made))
+    kept: list[list[dict]] = []
+    room = config.rows
+    for _, made in sorted(found, key=lambda pair: pair[0]):
+        if room is not None:
+            room -= len(made)
+            if room < 0:
+                break
+        kept.append(made)
     return kept
 
 
