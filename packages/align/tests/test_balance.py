@@ -61,7 +61,9 @@ cases = st.sampled_from([str.lower, str.upper, str.capitalize])
 fillers = st.sampled_from(["said", "the", ",", ".", "\n", "mankind", "x-ray", "42", "Ünder", "woman-hater"])
 
 
-@given(st.lists(st.one_of(fillers, st.tuples(st.sampled_from([w for pair in PAIRS for w in pair]), cases)), max_size=40))
+@given(
+    st.lists(st.one_of(fillers, st.tuples(st.sampled_from([w for pair in PAIRS for w in pair]), cases)), max_size=40)
+)
 def test_a_swap_undone_is_the_text_where_the_terms_pair_off(parts):
     """And each word keeps its case, and what is no term stays."""
     terms = TermSet(groups=("male", "female"), terms=tuple(PAIRS))
@@ -249,7 +251,11 @@ def test_a_wrong_set_is_one_line(values, said):
 
 def test_a_template_with_a_strange_gap_is_refused(tmp_path):
     forms = {"groups": {"a": {"they": "she"}, "b": {"they": "he"}}, "values": {"baker": None}}
-    for answer, said in (("{she} is.", "unknown gap she"), ("The {occupation}.", "no word of a group"), ("{they", "'}'")):
+    for answer, said in (
+        ("{she} is.", "unknown gap she"),
+        ("The {occupation}.", "no word of a group"),
+        ("{they", "'}'"),
+    ):
         (tmp_path / "f.yaml").write_text(yaml.safe_dump({**forms, "templates": [{"prompt": "?", "answer": answer}]}))
         with pytest.raises(Exception, match=said):
             parse(BalanceConfig, {"templates": {"file": str(tmp_path / "f.yaml")}}, "balance")

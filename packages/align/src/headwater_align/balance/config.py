@@ -83,8 +83,8 @@ class BalanceConfig(Config):
 
     method: Literal["augment", "substitute", "none"] = Field(
         "augment",
-        description="augment: each conversation with terms and all its counterfactuals; substitute: one of these, itself "
-        "among them, drawn by hash (Hall Maudslay et al. 2019, arXiv:1909.00871); none: conversations stay as they are",
+        description="augment: each conversation with terms and all its counterfactuals; substitute: one of them, or "
+        "itself, drawn by hash (Hall Maudslay et al. 2019, arXiv:1909.00871); none: conversations stay as they are",
     )
     term_sets: dict[str, TermSet] = Field(
         default_factory=lambda: {"gender": gender()},

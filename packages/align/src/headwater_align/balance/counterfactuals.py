@@ -11,11 +11,13 @@ from ..conversation import identity
 from .config import BalanceConfig
 
 _NAMED = re.compile(r"\b([A-Z][a-z]+)[ \n]([A-Z][a-z]+)\b")
-_FUNCTION_WORDS = frozenset(
-    "A After All Also An And Any As At Because Before But By Dear Do Does Each For From Give Hello Here How However I "
-    "If In Is It Its Let Many Mr Mrs Ms My No Of On One Or Our Please She He So Some That The Their Then There These "
-    "They This Those Through To What When Where Which While Who Why With Write You Your".split()
-)
+_FUNCTION_WORDS = frozenset([
+    "A", "After", "All", "Also", "An", "And", "Any", "As", "At", "Because", "Before", "But", "By", "Dear", "Do",
+    "Does", "Each", "For", "From", "Give", "Hello", "Here", "How", "However", "I", "If", "In", "Is", "It", "Its",
+    "Let", "Many", "Mr", "Mrs", "Ms", "My", "No", "Of", "On", "One", "Or", "Our", "Please", "She", "He", "So",
+    "Some", "That", "The", "Their", "Then", "There", "These", "They", "This", "Those", "Through", "To", "What",
+    "When", "Where", "Which", "While", "Who", "Why", "With", "Write", "You", "Your"
+])  # fmt: skip
 
 
 def names_somebody(text: str) -> bool:
