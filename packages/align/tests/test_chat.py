@@ -79,6 +79,19 @@ def test_bytes_that_are_no_text_lose_nothing(byte_tokenizer, ids):
     assert "".join(generation.decode(byte_tokenizer, ids)) == byte_tokenizer.decode(ids)
 
 
+def test_a_system_prompt_is_taken_by_name_from_a_file(base_model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "prompts.yaml").write_text("kind: Be kind.\nodd: 3\n")
+    heard = []
+    for options in (["--system", "kind", "--prompts", f"{tmp_path}/prompts.yaml"], ["--system", "Be kind."], []):
+        say(monkeypatch, "Number 3?\n")
+        assert main(["chat", "--model", str(base_model), "--max-tokens", "20", "--temperature", "1", *options]) == 0
+        heard.append(capsys.readouterr().out)
+    assert heard[0] == heard[1] != heard[2]
+    for name in ("none", "odd"):
+        assert main(["chat", "--model", "x", "--system", name, "--prompts", f"{tmp_path}/prompts.yaml"]) == 2
+        assert "there are kind, odd" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("option", [("--max-tokens", "0"), ("--top-p", "0"), ("--temperature", "-1")])
 def test_an_impossible_option_is_refused_before_the_model_loads(tmp_path, capsys, option):
     assert main(["chat", "--model", str(tmp_path / "none"), *option]) == 2

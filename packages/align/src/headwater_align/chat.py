@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
+from pathlib import Path
 
+from ._contracts.config import read_yaml
 from ._contracts.errors import UsageError
 from .chat_format import ChatFormat
 from .conversation import Message
@@ -16,6 +18,7 @@ def run(args: Namespace) -> None:
     """Read lines from standard input, answer each, until /quit or the end of input. /reset forgets the history."""
     if (args.max_tokens is not None and args.max_tokens < 1) or args.temperature < 0 or not 0 < args.top_p <= 1:
         raise UsageError("--max-tokens must be 1 or more, --temperature 0 or more, --top-p above 0 and at most 1")
+    system = named_prompt(args.system, args.prompts)
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
     chat = ChatFormat(loaded.tokenizer)
@@ -31,7 +34,7 @@ def run(args: Namespace) -> None:
         if line == "/reset":
             history = []
             continue
-        prompt = fit(chat, args.system, [*history, {"role": "user", "content": line}], room)
+        prompt = fit(chat, system, [*history, {"role": "user", "content": line}], room)
         if prompt is None:
             print(f"(too long: with its answer a message has {loaded.config.context} tokens)", file=sys.stderr)
             continue
@@ -45,6 +48,21 @@ def run(args: Namespace) -> None:
             answer += piece
         print(flush=True)
         history += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+
+
+def named_prompt(system: str, prompts: Path | None) -> str:
+    """The system message: what was given, or of a file of named ones that with this name.
+
+    Raises:
+        UsageError: no such file, or no such text in it.
+    """
+    if prompts is None:
+        return system
+    found = read_yaml(prompts)
+    if not isinstance(found.get(system), str):
+        names = ", ".join(map(str, found))
+        raise UsageError(f"--system {system}: no text of that name in {prompts}; there are {names}")
+    return found[system]
 
 
 def _lines() -> Iterator[str]:

@@ -84,6 +84,9 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an export with a chat tokenizer")
     parser.add_argument("--system", default="", metavar="TEXT", help="system message that opens the conversation")
     parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="YAML file NAME: TEXT; --system is then one of its names"
+    )
+    parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="tokens an answer (default: 256, or half of a shorter context)"
     )
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: 0.8)")
