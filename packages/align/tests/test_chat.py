@@ -1,5 +1,7 @@
 import io
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +37,18 @@ def test_a_blocked_word_is_never_said_and_an_expert_changes_what_is(
     words = {word.lower() for word in re.findall(r"\w+", heard[0])}
     assert words and not words & {word.lower() for word in re.findall(r"\w+", heard[1])}
     assert heard[2] != heard[0]
+
+
+def test_of_several_answers_the_one_that_a_judge_prefers_is_said(base_model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "own_judges", SimpleNamespace(short=lambda texts: [len(t) for t in texts]))
+    lengths = []
+    for options in ([], ["--rerank", "6", "--judge", "own_judges:short"]):
+        say(monkeypatch, "Number 3?\nNumber 4?\n")
+        assert main(["chat", "--model", str(base_model), "--max-tokens", "30", "--temperature", "1", *options]) == 0
+        lengths.append(len(capsys.readouterr().out))
+    assert lengths[1] < lengths[0]
+    assert main(["chat", "--model", str(base_model), "--rerank", "6"]) == 2
+    assert "give both" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_conversation(sft_model, monkeypatch, capsys):

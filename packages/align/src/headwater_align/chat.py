@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ._contracts.config import read_yaml
 from ._contracts.errors import UsageError
 from .chat_format import ChatFormat
 from .conversation import Message
-from .engine import generation, guidance, pretrained, runtime
+from .engine import generation, guidance, pretrained, reranking, runtime
 
 
 def run(args: Namespace) -> None:
     """Read lines from standard input, answer each, until /quit or the end of input. /reset forgets the history."""
     if (args.max_tokens is not None and args.max_tokens < 1) or args.temperature < 0 or not 0 < args.top_p <= 1:
         raise UsageError("--max-tokens must be 1 or more, --temperature 0 or more, --top-p above 0 and at most 1")
+    judge = reranking.of_arguments(args)
     system = named_prompt(args.system, args.prompts)
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
@@ -38,12 +39,15 @@ def run(args: Namespace) -> None:
         if prompt is None:
             print(f"(too long: with its answer a message has {loaded.config.context} tokens)", file=sys.stderr)
             continue
-        ids = generation.stream(
-            loaded.model, prompt, max_new_tokens=longest, temperature=args.temperature, top_p=args.top_p,
-            stop_ids=chat.stops, seed=args.seed + turn, guides=guides,
-        )  # fmt: skip
+        how = {"temperature": args.temperature, "top_p": args.top_p, "stop_ids": chat.stops, "guides": guides}
+        pieces: Iterable[str]
+        if judge is None:
+            ids = generation.stream(loaded.model, prompt, longest, seed=args.seed + turn, **how)
+            pieces = generation.decode(loaded.tokenizer, ids)
+        else:
+            pieces = [reranking.best(loaded, prompt, judge, args.rerank, longest, args.seed + turn, **how)]
         answer = ""
-        for piece in generation.decode(loaded.tokenizer, ids):
+        for piece in pieces:
             print(piece, end="", flush=True)
             answer += piece
         print(flush=True)

@@ -16,7 +16,7 @@ from .chat_format import ChatFormat
 from .config import Optimization
 
 try:
-    from headwater_model import checkpoint, forward, generation, guidance, pretrained, runtime
+    from headwater_model import checkpoint, forward, generation, guidance, pretrained, reranking, runtime
     from headwater_model.config import OptimizerConfig, ScheduleConfig
     from headwater_model.gpt import GPT
     from headwater_model.pretrained import Loaded
@@ -38,6 +38,7 @@ __all__ = [
     "guidance",
     "next_token_loss",
     "pretrained",
+    "reranking",
     "runtime",
 ]
 
