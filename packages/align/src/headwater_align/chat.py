@@ -62,6 +62,8 @@ def named_prompt(system: str, prompts: Path | None) -> str:
     """
     if prompts is None:
         return system
+    if not prompts.is_file():
+        raise UsageError(f"--prompts {prompts}: no such file; name a YAML file, NAME: TEXT")
     found = read_yaml(prompts)
     if not isinstance(found.get(system), str):
         names = ", ".join(map(str, found))

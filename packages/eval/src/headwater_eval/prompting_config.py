@@ -29,8 +29,10 @@ def named(path: Path = BUILT_IN) -> dict[str, str]:
     """System prompts by name, of a YAML file NAME: TEXT; an empty text is no prompt.
 
     Raises:
-        UsageError: fewer than two, a name that is no folder's, or a text that is none.
+        UsageError: no such file, fewer than two, a name that is no folder's, or a text that is none.
     """
+    if not path.is_file():
+        raise UsageError(f"{path}: no such file; name a YAML file of prompts, NAME: TEXT")
     found = read_yaml(path)
     for name, text in found.items():
         if not isinstance(name, str) or not re.fullmatch(r"[\w-]+", name) or name == "comparison":

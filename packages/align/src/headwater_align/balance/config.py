@@ -124,6 +124,8 @@ def _built_in() -> TemplateFile:
 
 
 def _read(path: Any, reader: Any) -> Any:
+    if not Path(path).is_file():
+        raise ValueError(f"{path}: no such file; name a YAML file")
     try:
         return reader(Path(path))
     except UserError as e:
