@@ -1,5 +1,7 @@
 import io
 import re
+import sys
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -35,6 +37,18 @@ def test_a_blocked_word_is_never_said_and_an_expert_changes_what_is(
     words = {word.lower() for word in re.findall(r"\w+", heard[0])}
     assert words and not words & {word.lower() for word in re.findall(r"\w+", heard[1])}
     assert heard[2] != heard[0]
+
+
+def test_of_several_answers_the_one_that_a_judge_prefers_is_said(base_model, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "own_judges", SimpleNamespace(short=lambda texts: [len(t) for t in texts]))
+    lengths = []
+    for options in ([], ["--rerank", "6", "--judge", "own_judges:short"]):
+        say(monkeypatch, "Number 3?\nNumber 4?\n")
+        assert main(["chat", "--model", str(base_model), "--max-tokens", "30", "--temperature", "1", *options]) == 0
+        lengths.append(len(capsys.readouterr().out))
+    assert lengths[1] < lengths[0]
+    assert main(["chat", "--model", str(base_model), "--rerank", "6"]) == 2
+    assert "give both" in capsys.readouterr().err
 
 
 def test_the_same_seed_gives_the_same_conversation(sft_model, monkeypatch, capsys):
@@ -77,6 +91,19 @@ def test_streamed_pieces_are_whole_characters_and_add_up_to_the_text(byte_tokeni
 @given(st.lists(st.integers(0, 255), max_size=40))
 def test_bytes_that_are_no_text_lose_nothing(byte_tokenizer, ids):
     assert "".join(generation.decode(byte_tokenizer, ids)) == byte_tokenizer.decode(ids)
+
+
+def test_a_system_prompt_is_taken_by_name_from_a_file(base_model, tmp_path, monkeypatch, capsys):
+    (tmp_path / "prompts.yaml").write_text("kind: Be kind.\nodd: 3\n")
+    heard = []
+    for options in (["--system", "kind", "--prompts", f"{tmp_path}/prompts.yaml"], ["--system", "Be kind."], []):
+        say(monkeypatch, "Number 3?\n")
+        assert main(["chat", "--model", str(base_model), "--max-tokens", "20", "--temperature", "1", *options]) == 0
+        heard.append(capsys.readouterr().out)
+    assert heard[0] == heard[1] != heard[2]
+    for name in ("none", "odd"):
+        assert main(["chat", "--model", "x", "--system", name, "--prompts", f"{tmp_path}/prompts.yaml"]) == 2
+        assert "there are kind, odd" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [("--max-tokens", "0"), ("--top-p", "0"), ("--temperature", "-1")])

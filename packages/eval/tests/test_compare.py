@@ -121,6 +121,22 @@ def test_flips_differences_and_averages_of_every_pair(tmp_path: Path) -> None:
     assert metrics["pairs"]["base-sft"] == {"tasks": 2, "higher": 1, "lower": 0}
 
 
+def test_the_categories_of_a_task_are_compared_on_request_and_count_in_no_average(tmp_path: Path, capsys) -> None:
+    before, after = [(f"i{i}", 0.0) for i in range(8)], [(f"i{i}", 1.0) for i in range(8)]
+    runs = {name: results(tmp_path / name, {"piqa": rows}, category="tools")
+            for name, rows in (("base", before), ("sft", after))}  # fmt: skip
+    plain = compare(tmp_path, **runs)
+    found = compare(tmp_path, "--set", "by_category=[piqa]", **runs)
+    (pair,), (alone,) = found["pairs"], plain["pairs"]
+    assert set(pair["tasks"]) == {"piqa", "piqa:tools"} and set(alone["tasks"]) == {"piqa"}
+    assert pair["tasks"]["piqa:tools"]["up"] == 8 and pair["average"] == alone["average"]
+    assert pair["tasks"]["piqa"]["p_holm"] == pytest.approx(2 * alone["tasks"]["piqa"]["p"])
+    capsys.readouterr()
+    command = [f"--in={name}={folder}" for name, folder in runs.items()] + ["--out", str(tmp_path / "x")]
+    assert main(["compare", *command, "--work", str(tmp_path / "work"), "--set", "by_category=[boolq]"]) == 2
+    assert "boolq is in none of the results" in capsys.readouterr().err
+
+
 def test_other_items_are_named_and_the_common_ones_compared(tmp_path: Path, capsys) -> None:
     first = results(tmp_path / "a", {"piqa": [("i1", 1.0), ("i2", 0.0), ("i3", 1.0)], "boolq": [("j", 1.0)]})
     second = results(tmp_path / "b", {"piqa": [("i2", 1.0), ("i3", 1.0)]}, prompt="asked otherwise")

@@ -122,7 +122,7 @@ def test_a_sample_depends_on_its_seed_alone(lm: HeadwaterLM) -> None:
 
 
 def test_a_tokenizer_without_the_chat_format_scores_but_does_not_chat(lm: HeadwaterLM, monkeypatch) -> None:
-    monkeypatch.setattr(lm.scorer, "_chat", [3, None, 5])
+    monkeypatch.setattr(lm.scorer, "_chat", [2, 3, None, 5])
     assert lm.scorer.score([([1], [2])])
     with pytest.raises(UserError, match="no <|assistant|>".replace("|", r"\|")):
         lm.scorer.encode_chat("who?")

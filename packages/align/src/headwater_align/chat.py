@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
+from ._contracts.config import read_yaml
 from ._contracts.errors import UsageError
 from .chat_format import ChatFormat
 from .conversation import Message
-from .engine import generation, guidance, pretrained, runtime
+from .engine import generation, guidance, pretrained, reranking, runtime
 
 
 def run(args: Namespace) -> None:
     """Read lines from standard input, answer each, until /quit or the end of input. /reset forgets the history."""
     if (args.max_tokens is not None and args.max_tokens < 1) or args.temperature < 0 or not 0 < args.top_p <= 1:
         raise UsageError("--max-tokens must be 1 or more, --temperature 0 or more, --top-p above 0 and at most 1")
+    judge = reranking.of_arguments(args)
+    system = named_prompt(args.system, args.prompts)
     runtime.initialize(seed=args.seed)
     loaded = pretrained.load(args.model)
     chat = ChatFormat(loaded.tokenizer)
@@ -31,20 +35,40 @@ def run(args: Namespace) -> None:
         if line == "/reset":
             history = []
             continue
-        prompt = fit(chat, args.system, [*history, {"role": "user", "content": line}], room)
+        prompt = fit(chat, system, [*history, {"role": "user", "content": line}], room)
         if prompt is None:
             print(f"(too long: with its answer a message has {loaded.config.context} tokens)", file=sys.stderr)
             continue
-        ids = generation.stream(
-            loaded.model, prompt, max_new_tokens=longest, temperature=args.temperature, top_p=args.top_p,
-            stop_ids=chat.stops, seed=args.seed + turn, guides=guides,
-        )  # fmt: skip
+        how = {"temperature": args.temperature, "top_p": args.top_p, "stop_ids": chat.stops, "guides": guides}
+        pieces: Iterable[str]
+        if judge is None:
+            ids = generation.stream(loaded.model, prompt, longest, seed=args.seed + turn, **how)
+            pieces = generation.decode(loaded.tokenizer, ids)
+        else:
+            pieces = [reranking.best(loaded, prompt, judge, args.rerank, longest, args.seed + turn, **how)]
         answer = ""
-        for piece in generation.decode(loaded.tokenizer, ids):
+        for piece in pieces:
             print(piece, end="", flush=True)
             answer += piece
         print(flush=True)
         history += [{"role": "user", "content": line}, {"role": "assistant", "content": answer}]
+
+
+def named_prompt(system: str, prompts: Path | None) -> str:
+    """The system message: what was given, or of a file of named ones that with this name.
+
+    Raises:
+        UsageError: no such file, or no such text in it.
+    """
+    if prompts is None:
+        return system
+    if not prompts.is_file():
+        raise UsageError(f"--prompts {prompts}: no such file; name a YAML file, NAME: TEXT")
+    found = read_yaml(prompts)
+    if not isinstance(found.get(system), str):
+        names = ", ".join(map(str, found))
+        raise UsageError(f"--system {system}: no text of that name in {prompts}; there are {names}")
+    return found[system]
 
 
 def _lines() -> Iterator[str]:

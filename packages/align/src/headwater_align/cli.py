@@ -10,6 +10,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
+from .balance.config import BalanceConfig
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
 from .dpo.config import DpoConfig
 from .labels.stage import STAGES as LABELS
@@ -27,6 +28,15 @@ STAGES = (
         cost="seconds; no network",
         config=InstructionsConfig,
         run="headwater_align.instructions:run",
+    ),
+    Stage(
+        name="balance",
+        summary="Make demonstrations in which groups stand beside the same words equally often.",
+        reads={"instructions": ("instructions",), "items?": ("items",)},
+        writes="instructions",
+        cost="seconds; no network",
+        config=BalanceConfig,
+        run="headwater_align.balance.stage:run",
     ),
     Stage(
         name="preferences",
@@ -105,6 +115,9 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="an export with a chat tokenizer")
     parser.add_argument("--system", default="", metavar="TEXT", help="system message that opens the conversation")
     parser.add_argument(
+        "--prompts", type=Path, metavar="FILE", help="YAML file NAME: TEXT; --system is then one of its names"
+    )
+    parser.add_argument(
         "--max-tokens", type=int, metavar="N", help="tokens an answer (default: 256, or half of a shorter context)"
     )
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: 0.8)")
@@ -114,6 +127,14 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
     parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
     parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
+    parser.add_argument(
+        "--rerank", type=int, metavar="N", help="write N texts, keep the one that the judge scores lowest"
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="MODULE:FUNCTION[=DIR]",
+        help="what scores texts, as headwater_eval.toxicity.judge:load=DIR, DIR being made by headwater-eval toxicity",
+    )
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:

@@ -14,6 +14,7 @@ from .compare.stage import STAGE as COMPARE
 from .config import CompressorConfig, EvaluateConfig, ItemsConfig, ToxicityConfig
 from .leakage.stage import STAGE as LEAKAGE
 from .model_card.stage import STAGE as MODEL_CARD
+from .prompting_config import BUILT_IN as SYSTEM_PROMPTS
 from .report.stage import STAGE as REPORT
 from .review.stage import STAGES as REVIEW
 from .review.stage import spelled_out
@@ -114,6 +115,23 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="any other of evaluate's")
 
 
+def _prompts_arguments(parser: argparse.ArgumentParser) -> None:
+    _run_arguments(parser)
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        default=SYSTEM_PROMPTS,
+        metavar="FILE",
+        help="YAML file of NAME: TEXT, the first to compare with (default: none, respectful, biased of InstructGPT)",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("plain", "chat"),
+        default="plain",
+        help="plain: before the question as text; chat: as a system message, for chat models (default: plain)",
+    )
+
+
 def _shots(text: str) -> int | str:
     if text == "usual" or text.isdecimal():
         return text if text == "usual" else int(text)
@@ -122,6 +140,8 @@ def _shots(text: str) -> int | str:
 
 COMMANDS = [
     Command("run", "Score any model on named tasks or a suite.", _run_arguments, "headwater_eval.run:main"),
+    Command("prompts", "Score a model under each of several system prompts, and compare.", _prompts_arguments,
+            "headwater_eval.prompts:main"),
     Command("tasks", "List the benchmarks: what each measures, and whether its data is here.", listing.arguments,
             "headwater_eval.listing:run"),
     Command("fetch", "Copy rows of benchmarks from the hub or its cache into files.", fetch.arguments,

@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from ._contracts.config import Config
 from .catalogue import BENCHMARKS, SUITES, unknown_task
+from .prompting_config import PromptConfig
 from .sandbox.run import PROTECTIONS
 from .steering_config import SteeringConfig
 
@@ -148,6 +149,7 @@ class EvaluateConfig(Config):
     )
     code: CodeConfig = Field(CodeConfig(), description="programs")
     toxicity: SamplingConfig = Field(SamplingConfig(), description="continuations that a classifier of toxicity scores")
+    prompt: PromptConfig = Field(PromptConfig(), description="system prompt and form of every question")
     steering: SteeringConfig = Field(SteeringConfig(), description="steering of what the model writes")
     dtype: str = Field("float32", pattern="^(float32|bfloat16)$", description="precision of the forward pass")
     batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass, padding included")

@@ -21,6 +21,7 @@ from . import (
     contamination,
     engine,  # isort: split  (before torch: its import fixes tqdm's settings)
     models,
+    prompting,
     samples,
     steering,
 )
@@ -85,7 +86,7 @@ def run(run: Run) -> None:
     model = ModelSpec(
         "native", str(run.inputs["model"]), dtype=config.dtype, threads=config.threads,
         batch_tokens=config.batch_tokens, overlap=config.heldout.overlap,
-        steering=steering.plain(config.steering, run.inputs.get("toxicity")),
+        steering=steering.plain(config.steering, run.inputs.get("toxicity")), prompt=prompting.plain(config.prompt),
     )  # fmt: skip
     cache, parts = run.work / "requests.sqlite", run.work / "parts"
     plan = Plan(model, config, run.inputs["items"], run.inputs["corpus"], parts, cache, run.inputs.get("toxicity"))

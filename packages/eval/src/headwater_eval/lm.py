@@ -54,8 +54,8 @@ class Scorer(Protocol):
         """Greedy continuations, each ended by (and without) the first id of `stop`."""
 
     def write(self, prompts: list[list[int]], how: Decoding, seeds: list[int]) -> list[str]:
-        """Continuations as text, ended by <|endoftext|> or a stop string, without it; a sample depends on its own
-        seed alone. Prompt and new tokens fit the context."""
+        """Continuations as text, ended by <|endoftext|>, <|end|> or a stop string, without it; a sample depends on its
+        own seed alone. Prompt and new tokens fit the context."""
 
 
 class HeadwaterLM(TemplateLM):
@@ -122,14 +122,18 @@ class HeadwaterLM(TemplateLM):
             name = json.dumps([prompt, options], sort_keys=True)
             seed = int(hashlib.sha256(f"{seen[name]} {name}".encode()).hexdigest()[:16], 16)
             seen[name] += 1
-            ids = truncate(self.tok_encode(prompt), self.scorer.context - how.max_new_tokens, side="left")
-            groups.setdefault(how, []).append((i, ids or [self.eot_token_id], seed))
+            ids = self.prompt_ids(prompt, self.scorer.context - how.max_new_tokens)
+            groups.setdefault(how, []).append((i, ids, seed))
         texts = [""] * len(requests)
         for how, members in groups.items():
             written = self.scorer.write([ids for _, ids, _ in members], how, [seed for _, _, seed in members])
             for (i, _, _), text in zip(members, written, strict=True):
                 texts[i] = text
         return texts
+
+    def prompt_ids(self, prompt: str, room: int) -> list[int]:
+        """What a text is written after: the prompt's last `room` ids, at least one."""
+        return truncate(self.tok_encode(prompt), room, side="left") or [self.eot_token_id]
 
     def score(self, pairs: list[Pair]) -> list[tuple[float, bool]]:
         """Sum of log-probabilities (nats) and greedy flag of each continuation after its context."""

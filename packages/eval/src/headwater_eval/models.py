@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from . import steering
+from . import prompting, steering
 from ._contracts.errors import UserError
 from ._contracts.manifest import NAME, sha256_file
 from ._contracts.stage import code_hash
@@ -47,6 +47,8 @@ class ModelSpec:
     """See `lm.HeadwaterLM`."""
     steering: dict[str, Any] = field(default_factory=dict)
     """Of what it writes: `steering.plain`."""
+    prompt: dict[str, Any] = field(default_factory=dict)
+    """Around each question: `prompting.plain`."""
 
 
 def resolve(model: str, arguments: dict[str, Any], tokenizer: Path | None = None, **options: Any) -> ModelSpec:
@@ -106,6 +108,8 @@ def identify(spec: ModelSpec) -> dict[str, Any]:
     if spec.steering:
         experts = {name: _files(Path(spec.steering[name])) for name in steering.EXPERTS if name in spec.steering}
         return {**identify(replace(spec, steering={})), "steering": steering.identify(spec.steering, experts)}
+    if spec.prompt:
+        return {**identify(replace(spec, prompt={})), "prompt": prompting.identify(spec.prompt)}
     files = {"model": _files(Path(spec.folder))} if spec.folder else {}
     if spec.backend == "native":
         if spec.tokenizer:
@@ -139,6 +143,8 @@ def load(spec: ModelSpec) -> LM:
     """
     if spec.steering:
         return steering.steered(load(replace(spec, steering={})), spec.steering)
+    if spec.prompt:
+        return prompting.prompted(load(replace(spec, prompt={})), spec.prompt)
     if spec.backend == "native":
         from . import native
 

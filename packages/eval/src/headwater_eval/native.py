@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from ._contracts.errors import UserError
+from ._contracts.sequences import truncate
 from .lm import Decoding, Pair
 
 ROWS = 64
 """Texts written at once, at most."""
-CHAT = ("<|user|>", "<|assistant|>", "<|end|>")
+CHAT = ("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
 
 
 class NativeScorer:
@@ -55,8 +56,11 @@ class NativeScorer:
         """Ids of plain text."""
         return self.tokenizer.encode(text, add_special_tokens=False).ids
 
-    def encode_chat(self, question: str) -> list[int]:
-        """Ids of one user turn and the beginning of the answer.
+    def encode_chat(self, question: str, system: str = "", room: int | None = None) -> list[int]:
+        """Ids of a system message and one user turn, each left out where empty, and the beginning of the answer.
+
+        Args:
+            room: ids at most; the question loses its beginning, but for its last id.
 
         Raises:
             UserError: the tokenizer lacks a special token of the chat format.
@@ -67,8 +71,14 @@ class NativeScorer:
                 f"{self._folder}: its tokenizer has no {token}; export with a tokenizer of this lineage, "
                 "or ask no questions (samples.questions=[])"
             )
-        user, assistant, end = self._chat
-        return [user, *self.encode(question), end, assistant]
+        of_system, user, assistant, end = self._chat
+        before = [of_system, *self.encode(system), end] if system else []
+        asked = self.encode(question)
+        if not asked:
+            return [*before, assistant]
+        if room is not None:
+            asked = truncate(asked, max(1, room - len(before) - 3), side="left")
+        return [*before, user, *asked, end, assistant]
 
     def decode(self, ids: list[int]) -> str:
         """Text of ids, special tokens left out."""
@@ -125,7 +135,7 @@ class NativeScorer:
                 how.temperature,
                 how.top_k,
                 how.top_p,
-                [self.end_of_document],
+                [self.end_of_document, self.end_of_turn],
                 stop=how.until,
                 tokenizer=self.tokenizer,
                 seeds=[seeds[i] for i in batch],

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from . import __version__, models, steering
+from . import __version__, models, prompting, steering
 from ._contracts.config import override, parse
 from ._contracts.errors import UsageError, UserError
 from ._contracts.manifest import manifest_hash, sha256_file, verify
@@ -80,6 +80,7 @@ def configure(args: argparse.Namespace) -> RunConfig:
         batch_size=args.batch_size,
         overlap=asked.heldout.overlap,
         steering=steering.plain(asked.steering, args.toxicity),
+        prompt=prompting.plain(asked.prompt),
     )
     if not args.items.is_dir():
         raise UserError(f"{args.items}: no such folder; --items names one of TASK.jsonl files (headwater-eval items)")

@@ -13,7 +13,7 @@ import numpy as np
 from ._contracts.errors import UserError
 from ._contracts.manifest import manifest_hash, sha256_file
 from .engine import LM, Instance
-from .lm import HeadwaterLM, decoding
+from .lm import decoding
 from .steering_config import RerankConfig, SteeringConfig
 from .toxicity.judge import Judge
 from .toxicity.judge import load as load_judge
@@ -64,14 +64,15 @@ def steered(lm: LM, steering: dict[str, Any]) -> LM:
         UserError: a blocklist or experts for a model that headwater-model does not run; and as its `guides`.
     """
     if any(name in steering for name in ("blocklist", *EXPERTS)):
-        if not isinstance(lm, HeadwaterLM) or not hasattr(lm.scorer, "steer"):
+        scorer: Any = getattr(lm, "scorer", None)
+        if not hasattr(scorer, "steer"):
             raise UserError(
                 "a blocklist and experts steer a model that headwater-model runs, token by token; of any other only "
                 "steering.rerank is possible"
             )
         folders = {name: Path(steering[name]) for name in EXPERTS if name in steering}
         weights = {name: steering[name] for name in ("alpha", "top_p") if name in steering}
-        lm.scorer.steer(phrases=steering.get("blocklist", ()), **folders, **weights)
+        scorer.steer(phrases=steering.get("blocklist", ()), **folders, **weights)
     if "rerank" in steering:
         return Reranked(lm, load_judge(Path(steering["judge"])), RerankConfig(**steering["rerank"]))
     return lm

@@ -67,6 +67,14 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
     parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
     parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
+    parser.add_argument(
+        "--rerank", type=int, metavar="N", help="write N texts, keep the one that the judge scores lowest"
+    )
+    parser.add_argument(
+        "--judge",
+        metavar="MODULE:FUNCTION[=DIR]",
+        help="what scores texts, as headwater_eval.toxicity.judge:load=DIR, DIR being made by headwater-eval toxicity",
+    )
 
 
 def _steer_arguments(parser: argparse.ArgumentParser) -> None:

@@ -31,7 +31,10 @@ def run(run: Run) -> None:
         raise UsageError("compare needs two results or more: --in base=DIR --in sft=DIR")
     names = [name for name in config.order if name in run.inputs]
     names += sorted(set(run.inputs) - set(names))
-    runs = [load(name, run.inputs[name]) for name in names]
+    runs = [load(name, run.inputs[name], config.by_category) for name in names]
+    unknown = [task for task in config.by_category if not any(task in r.rows for r in runs)]
+    if unknown:
+        raise UsageError(f"by_category: {unknown[0]} is in none of the results")
     tasks, remarks = shared_tasks(runs, config.tasks, refuse=config.items == "same")
     found: Json = {
         "runs": {r.name: {"results": manifest_hash(run.inputs[r.name]), "parameters": r.parameters} for r in runs},
@@ -104,7 +107,8 @@ def compare_pair(before: str, after: str, tasks: list[Task], config: CompareConf
         rows[task.name] = row
     for row, adjusted in zip(rows.values(), paired.holm([row["p"] for row in rows.values()]), strict=True):
         row["p_holm"] = adjusted
-    choice = [task for task in both if task.kind == "choice" and np.isfinite(estimates[task.name].stderr)]
+    whole = [task for task in both if task.kind == "choice" and ":" not in task.name]
+    choice = [task for task in whole if np.isfinite(estimates[task.name].stderr)]
     average = None
     if choice:
         mean = mean_of_independent([estimates[task.name] for task in choice])

@@ -17,6 +17,7 @@ class CompareConfig(Config):
         ["base"], description="runs from left to right, a pair's first one before; those not named follow by name"
     )
     tasks: list[str] | None = Field(None, description="tasks to compare; null: all that two runs have")
+    by_category: list[str] = Field([], description="tasks of which each category is compared too, as TASK:CATEGORY")
     items: Literal["common", "same"] = Field(
         "common", description="where runs have other items: compare the common ones and say so, or refuse"
     )

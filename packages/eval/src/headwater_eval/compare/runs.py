@@ -57,8 +57,11 @@ class Task:
         return len(set(self.clusters)) < len(self.clusters)
 
 
-def load(name: str, folder: Path) -> Results:
+def load(name: str, folder: Path, by_category: Sequence[str] = ()) -> Results:
     """One results artefact.
+
+    Args:
+        by_category: tasks whose categories are tasks too, TASK:CATEGORY.
 
     Raises:
         UserError: it has no rows an item (a compressor's result), or two rows of one item.
@@ -69,10 +72,14 @@ def load(name: str, folder: Path) -> Results:
     for row in samples.read(folder):
         if row["score"] is None:
             continue
-        of_task = rows.setdefault(row["task"], {})
-        if row["doc_id"] in of_task:
-            raise UserError(f"{folder / samples.NAME}: {row['doc_id']} of {row['task']} twice; make the results again")
-        of_task[row["doc_id"]] = row
+        parts = [row["task"]]
+        if row["task"] in by_category and row["category"]:
+            parts.append(f"{row['task']}:{row['category']}")
+        for part in parts:
+            of_task = rows.setdefault(part, {})
+            if row["doc_id"] in of_task:
+                raise UserError(f"{folder / samples.NAME}: {row['doc_id']} of {part} twice; make the results again")
+            of_task[row["doc_id"]] = row
     about = json.loads((folder / "results.json").read_text()) if (folder / "results.json").is_file() else {}
     return Results(
         name, rows, json.loads((folder / "metrics.json").read_text()), about.get("model", {}).get("parameters")

@@ -1,0 +1,1 @@
+"""Demonstrations in which groups stand beside the same words equally often; docs/align-bias.md."""
