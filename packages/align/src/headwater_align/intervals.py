@@ -10,7 +10,7 @@ import numpy as np
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: int) -> tuple[float, float]:
     """95% interval of a proportion (Wilson 1927): right for small n and near 0 and 1, where p +- 1.96 se is not."""
     if n == 0:
         return 0.0, 1.0
@@ -34,3 +34,21 @@ def bootstrap_mean(
     picks = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
     low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
     return float(x.mean()), float(low), float(high)
+
+
+def resampled_sums(rows: np.ndarray, clusters: Sequence[int], seed: int, resamples: int = 2000) -> np.ndarray:
+    """Column sums of bootstrap samples that draw whole clusters, with replacement: [resamples, columns].
+
+    A statistic of sums (a share is hits over pairs) taken of each row gives its percentile interval. What shares a
+    cluster (the pairs of one prompt) need not be independent.
+
+    Args:
+        rows: [N, columns].
+        clusters: [N], the cluster of each row.
+    """
+    _, number = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(number.max()) + 1
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, number, rows)
+    draw = np.random.default_rng(seed)
+    return np.array([sums[draw.integers(0, count, count)].sum(0) for _ in range(resamples)])
