@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater_align.ranking import comparisons, ranking_losses
@@ -45,6 +45,7 @@ def tensors(prompts):
     return rewards, number, torch.tensor([rank for of in ranks for rank in of]), ranks
 
 
+@settings(max_examples=40)
 @given(PROMPTS, st.sampled_from([0.0, 0.4]), st.floats(0, 2))
 def test_every_prompt_costs_the_mean_over_its_pairs(prompts, eta, margin):
     rewards, number, flat, ranks = tensors(prompts)
@@ -54,6 +55,7 @@ def test_every_prompt_costs_the_mean_over_its_pairs(prompts, eta, margin):
     assert found.tolist() == pytest.approx(wanted, abs=1e-9)
 
 
+@settings(max_examples=40)
 @given(PROMPTS, st.floats(-5, 5))
 def test_a_number_added_to_all_answers_of_a_prompt_changes_nothing(prompts, shift):
     rewards, number, ranks, _ = tensors(prompts)

@@ -55,7 +55,7 @@ def ranking_losses(
     count = int(prompt.max()) + 1
     if margins is not None:
         last = torch.zeros(count, dtype=ranks.dtype, device=ranks.device).scatter_reduce(0, prompt, ranks, "amax")
-        distance = (ranks[loser] - ranks[winner]) / (last[prompt[winner]] - 1)
+        distance = (ranks[loser] - ranks[winner]).to(rewards.dtype) / (last[prompt[winner]] - 1)
         gaps = gaps - margins[prompt[winner]] * distance
     losses, owner = -F.logsigmoid(gaps), prompt[winner]
     if tie_threshold:

@@ -211,7 +211,7 @@ def _export(run: SmallRun, folder: Path, artefact: str) -> None:
 
 
 _MEASURED = {
-    "reward": {"accuracy": 0.7, "accuracy_low": 0.62, "accuracy_high": 0.77, "length_baseline": 0.55},
+    "reward": {"accuracy": 0.7, "accuracy_low": 0.62, "accuracy_high": 0.77, "length_only_accuracy": 0.55},
     "ppo": {"sft_reward": 0.02, "sft_reward_low": -0.1, "sft_reward_high": 0.14, "ppo_reward": 0.9, "sft_kl": 0.0,
             "ppo_kl": 3.1, "reward_gain": 0.88, "reward_gain_low": 0.7, "reward_gain_high": 1.06,
             "heldout_prompts": 64},

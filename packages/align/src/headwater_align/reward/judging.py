@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..intervals import resampled_sums, wilson
+from ..intervals import resampled_sums, wilson_clustered
 from .calibration import Calibration, calibration, right
 from .data import Ranking
 from .length import fit_length, length_loss, within_prompt_correlation
@@ -56,15 +56,9 @@ def reward_gaps(rankings: Sequence[Ranking], rewards: np.ndarray) -> np.ndarray:
     return np.array(gaps)
 
 
-def share(values: np.ndarray, clusters: np.ndarray, seed: int, name: str) -> dict[str, float]:
-    """{name, name_low, name_high}: mean of hits and its 95% interval.
-
-    Wilson's where every prompt has one pair, a bootstrap over prompts where some have more.
-    """
-    if len(np.unique(clusters)) == len(clusters):
-        low, high = wilson(float(values.sum()), len(values))
-    else:
-        low, high = _bootstrap(values, clusters, seed)
+def share(values: np.ndarray, clusters: np.ndarray, name: str) -> dict[str, float]:
+    """{name, name_low, name_high}: mean of hits and its 95% interval, which minds what prompt the pairs are of."""
+    low, high = wilson_clustered(values, clusters.tolist())
     return {name: float(values.mean()), f"{name}_low": low, f"{name}_high": high}
 
 
@@ -80,12 +74,11 @@ def judge(
     pairs, gaps = Pairs.of(heldout), reward_gaps(heldout, rewards)
     weight = fit_length(Pairs.of(train).tokens)
     hits, by_length = right(gaps), right(weight * pairs.tokens)
-    clustered = len(np.unique(pairs.clusters)) < len(gaps)
 
     def among(belongs: np.ndarray) -> dict[str, float]:
         return {
             "pairs": int(belongs.sum()),
-            **share(hits[belongs], pairs.clusters[belongs], seed, "accuracy"),
+            **share(hits[belongs], pairs.clusters[belongs], "accuracy"),
             "length_only_accuracy": float(by_length[belongs].mean()),
         }
 
@@ -93,18 +86,19 @@ def judge(
         return {name: among(np.array([n == name for n in names])) for name in sorted({n for n in names if n})}
 
     above = hits - by_length
-    low, high = _bootstrap(above, pairs.clusters, seed)
+    sums = resampled_sums(np.column_stack([above, np.ones(len(above))]), pairs.clusters.tolist(), seed)
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
     starts = np.cumsum([0, *(len(ranking.rows) for ranking in heldout)])
     of_rankings = [rewards[a:b] for a, b in zip(starts[:-1], starts[1:], strict=True)]
     tokens = [np.array(ranking.answer_tokens, float) for ranking in heldout]
     told = calibration(gaps, pairs.clusters.tolist(), bins, seed)
     figures: dict = {
-        **share(hits, pairs.clusters, seed, "accuracy"),
-        "interval": "bootstrap over prompts" if clustered else "Wilson",
+        **share(hits, pairs.clusters, "accuracy"),
+        "heldout_prompts": len(np.unique(pairs.clusters)),
         "length_only_accuracy": float(by_length.mean()),
         "accuracy_above_length_only": float(above.mean()),
-        "accuracy_above_length_only_low": low,
-        "accuracy_above_length_only_high": high,
+        "accuracy_above_length_only_low": float(low),
+        "accuracy_above_length_only_high": float(high),
         "length_only_loss": length_loss(weight, pairs.tokens),
         "reward_length_correlation": within_prompt_correlation(of_rankings, tokens),
         "expected_calibration_error": told.error,
@@ -118,9 +112,3 @@ def judge(
     longer = {"longer": pairs.tokens > 0, "shorter": pairs.tokens < 0, "as long": pairs.tokens == 0}
     figures["heldout_by_preferred_length"] = {name: among(of) for name, of in longer.items() if of.any()}
     return figures, told
-
-
-def _bootstrap(values: np.ndarray, clusters: np.ndarray, seed: int) -> tuple[float, float]:
-    sums = resampled_sums(np.column_stack([values, np.ones(len(values))]), clusters.tolist(), seed)
-    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
-    return float(low), float(high)
