@@ -118,6 +118,10 @@ class RewardConfig(TrainingConfig):
         0.0, ge=0, description="nats; what differs by less counts as a tie (Rao and Kupper 1967); 0: ties are left out"
     )
     reference_rows: int = Field(512, ge=2, description="answers at most by which the reward is normalised")
+    spikes: dict[str, Any] | None = Field(
+        {"drift": 1.0},  # the engine's 0.2 ends a healthy run whose loss has come near 0 (docs/align-reward.md)
+        description="policy on loss spikes (docs/resilience.md); null: none",
+    )
 
 
 class PpoConfig(TrainingConfig):
