@@ -125,18 +125,48 @@ def instructions(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def preferences(tmp_path_factory) -> Path:
-    """Comparisons that prefer answers in a's to answers in b's of any length."""
-    rows = [
-        {"prompt": f"Number {i}?", "chosen": "a" * (3 + i % 7), "rejected": "b" * (3 + 5 * i % 7)} for i in range(160)
-    ]
-    folder = tmp_path_factory.mktemp("preferences")
-    _make_sources(folder / "sources", {"s": ("preferences", {"rows.jsonl": _jsonl(rows)})})
-    return _run("preferences", {"sources": folder / "sources"}, folder / "out", "--set", "heldout_fraction=0.25")
+def make_preferences():
+    """A function that writes a preferences artefact of records to a folder."""
+
+    def make(folder: Path, train: list[dict], heldout: list[dict]) -> Path:
+        folder.mkdir(parents=True)
+        for side, records in (("train", train), ("heldout", heldout), ("rejects", [])):
+            (folder / f"{side}.jsonl").write_text(_jsonl(records))
+        kind = "preferences"
+        manifest.write(folder, manifest.Manifest(kind, manifest.SCHEMAS[kind], "test", "0", kind, {}))
+        return folder
+
+    return make
+
+
+def ranking(name: str, asked: str, responses: list[str], ranks: list[int], **more: object) -> dict:
+    """A preferences record."""
+    prompt = [{"role": "user", "content": asked}]
+    about = {"id": name, "source": "s", "licence": "none", "split": None, "prompt": prompt}
+    return {**about, "responses": responses, "ranks": ranks, **more}
+
+
+@pytest.fixture(scope="session")
+def make_ranking():
+    """A function that makes a preferences record of (id, question, responses, ranks, more keys)."""
+    return ranking
+
+
+@pytest.fixture(scope="session")
+def preferences(make_preferences, tmp_path_factory) -> Path:
+    """Rankings of two or three answers: the more a's, the better, of any length."""
+    sides: tuple[list[dict], list[dict]] = ([], [])
+    for i in range(160):
+        texts, ranks = ["b" * (3 + 5 * i % 7), "a" * (3 + i % 7)], [2, 1]
+        if i % 5 == 0:
+            texts, ranks = [*texts, "ab" * (2 + i % 3)], [3, 1, 2]
+        about = {"source": f"s{i % 2}", "labeller": None if i % 3 else f"w{i % 2}"}
+        sides[i % 4 == 0].append(ranking(f"{i:03d}", f"Number {i}?", texts, ranks, **about))
+    return make_preferences(tmp_path_factory.mktemp("preferences") / "out", *sides)
 
 
 SFT = ["optimizer.lr=0.01", "epochs=4", "batch_size=16", "checkpoint_every=5"]
-REWARD = ["optimizer.lr=0.01", "epochs=2", "batch_size=16"]
+REWARD = ["optimizer.lr=0.01", "epochs=2", "batch_size=16", "checkpoint_every=2"]
 PPO = [
     "batch_size=32",
     "minibatches=2",
@@ -167,6 +197,23 @@ def reward_model(sft_model, preferences, tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def reward_inputs(sft_model, preferences, instructions) -> dict[str, Path]:
+    return {"model": sft_model, "preferences": preferences, "instructions": instructions}
+
+
+@pytest.fixture(scope="session")
+def run_reward(reward_inputs):
+    """A function that runs the stage into FOLDER/out with more options or inputs; the folder, None on failure."""
+
+    def run(folder: Path, *options: str, code: int = 0, **inputs: Path) -> Path | None:
+        given = [part for option in options for part in ("--set", option)]
+        out = _run("reward", {**reward_inputs, **inputs}, folder / "out", *_set(REWARD), *given, code=code)
+        return None if code else out
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def ppo_inputs(sft_model, reward_model, instructions) -> dict[str, Path]:
     return {"policy": sft_model, "reward": reward_model, "instructions": instructions}
 
@@ -183,9 +230,10 @@ def run_ppo(ppo_inputs):
 
 
 @pytest.fixture(scope="session")
-def stage_runs(base_model, instructions, ppo_inputs) -> dict[str, tuple[dict[str, Path], list[str]]]:
+def stage_runs(base_model, instructions, reward_inputs, ppo_inputs) -> dict[str, tuple[dict[str, Path], list[str]]]:
     """{stage: (inputs, options)} of the stages that a test kills and resumes."""
     return {
         "sft": ({"model": base_model, "instructions": instructions}, _set(SFT)),
+        "reward": (reward_inputs, _set(REWARD)),
         "ppo": (ppo_inputs, _set([*PPO, "steps=8", "kl_target=0.5"])),
     }

@@ -8,7 +8,8 @@ import pytest
 from headwater_align.chat_format import ChatFormat
 from headwater_align.cli import main
 from headwater_align.dpo.config import DpoConfig
-from headwater_align.dpo.data import microbatches, parts, prepare
+from headwater_align.dpo.data import microbatches
+from headwater_align.rankings import prepare, whole_prompts
 
 DPO = ["optimizer.lr=0.003", "batch_size=16", "micro_batch=16", "checkpoint_every=2"]
 
@@ -42,9 +43,11 @@ def test_answers_in_ids(byte_tokenizer):
     ]  # fmt: skip
     made = prepare([talk, record("long", ["y", "n"], [1, 2], "?" * 90), record("same", ["abcdefgh" * 9 + end for end in
                     "xy"], [1, 2])], chat, 60)  # fmt: skip
-    assert [r["id"] for r in made.rejects] == ["long", "same"] and made.cut == 0
-    (one,) = made.ranked
-    assert chat.tokenizer.decode(one.rows[0][: one.prompt], skip_special_tokens=False).endswith("c<|end|><|assistant|>")
+    assert [r["id"] for r in made.rejects] == ["long", "same"] and made.answers_cut == 0
+    (one,) = made.rankings
+    assert chat.tokenizer.decode(one.rows[0][: one.prompt_tokens], skip_special_tokens=False).endswith(
+        "c<|end|><|assistant|>"
+    )
     (piece,) = microbatches([one], {"multi": [-1.0, -2.0]}, 8, chat.pad)
     for row, text in zip(range(2), ("yes<|end|>", "no, no<|end|>"), strict=True):
         said = piece["labels"][row][piece["loss_mask"][row]].tolist()
@@ -55,8 +58,8 @@ def test_the_answers_of_a_prompt_stay_together(byte_tokenizer):
     chat = ChatFormat(byte_tokenizer)
     ranked = prepare(
         [record(str(k), list("abcdefg"[:k]), list(range(1, k + 1))) for k in (3, 2, 7, 2)], chat, 99
-    ).ranked
-    assert [[len(one.rows) for one in part] for part in parts(ranked, 5)] == [[3, 2], [7], [2]]
+    ).rankings
+    assert [[len(one.rows) for one in part] for part in whole_prompts(ranked, 5)] == [[3, 2], [7], [2]]
 
 
 def test_k_answers_cost_the_mean_over_their_pairs(byte_tokenizer):
@@ -65,7 +68,7 @@ def test_k_answers_cost_the_mean_over_their_pairs(byte_tokenizer):
     from headwater_align.dpo.stage import objective
 
     chat = ChatFormat(byte_tokenizer)
-    ranked = prepare([record("k", ["a", "b", "c"], [1, 2, 2]), record("p", ["d", "e"], [2, 1])], chat, 99).ranked
+    ranked = prepare([record("k", ["a", "b", "c"], [1, 2, 2]), record("p", ["d", "e"], [2, 1])], chat, 99).rankings
     (batch,) = microbatches(ranked, {"k": [0.0, 0.0, 0.0], "p": [0.0, 0.0]}, 8, chat.pad)
     nll = torch.zeros(batch["labels"].shape)
     nll[:, 8:] = batch["loss_mask"][:, 8:] * torch.tensor([1.0, 2.0, 4.0, 1.5, 1.0])[:, None]

@@ -12,7 +12,7 @@ from headwater_align._contracts import manifest
 from headwater_align.cli import main
 
 
-@pytest.mark.parametrize("stage", ["sft", "ppo"])
+@pytest.mark.parametrize("stage", ["sft", "reward", "ppo"])
 def test_killed_and_resumed_equals_uninterrupted_byte_for_byte(stage, stage_runs, tmp_path, capsys):
     inputs, options = stage_runs[stage]
     given = [part for name, folder in inputs.items() for part in ("--in", f"{name}={folder}")]

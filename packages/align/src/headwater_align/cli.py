@@ -59,12 +59,17 @@ STAGES = (
     ),
     Stage(
         name="reward",
-        summary="Train a reward model on comparisons, starting from the SFT model.",
-        reads={"model": ("export",), "preferences": ("preferences",)},
+        summary="Train a reward model on rankings, starting from the SFT model or an earlier reward model.",
+        reads={
+            "model": ("export",),
+            "preferences": ("preferences",),
+            "instructions?": ("instructions",),
+            "start?": ("export",),
+        },
         writes="export",
-        cost="like sft, with two answers a pair",
+        cost="like sft, with each answer of a comparison one row",
         config=RewardConfig,
-        run="headwater_align.reward:run",
+        run="headwater_align.reward.stage:run",
         code=ENGINE,
     ),
     Stage(

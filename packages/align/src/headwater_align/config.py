@@ -104,9 +104,24 @@ class RewardConfig(TrainingConfig):
     """Reward model. InstructGPT (appendix C.2): one epoch, since more over-fits; lr 9e-6; batch of 64 prompts."""
 
     optimizer: Optimization = Field(Optimization(lr=9e-6), description="AdamW and its schedule")
-    epochs: int = Field(1, ge=1, description="passes over the training pairs")
-    batch_size: int = Field(64, ge=1, description="pairs a step")
-    max_length: int = Field(0, ge=0, description="tokens of prompt and answer; longer are cut, counted; 0: the context")
+    epochs: int = Field(1, ge=1, description="passes over the training comparisons")
+    batch_size: int = Field(64, ge=1, description="prompts a step, each with all its completions (InstructGPT: 64)")
+    micro_batch: int = Field(16, ge=1, description="completions in one forward pass; a prompt's own are never parted")
+    max_length: int = Field(
+        0, ge=0, description="tokens of prompt and answer; a longer answer is cut and counted; 0: the context"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="of embeddings and residual branches")
+    margin: float = Field(
+        0.0, ge=0, description="nats by which the first is to be ahead of the last, a unit of strength (Llama 2, eq. 2)"
+    )
+    tie_threshold: float = Field(
+        0.0, ge=0, description="nats; what differs by less counts as a tie (Rao and Kupper 1967); 0: ties are left out"
+    )
+    reference_rows: int = Field(512, ge=2, description="answers at most by which the reward is normalised")
+    spikes: dict[str, Any] | None = Field(
+        {"drift": 1.0},  # the engine's 0.2 ends a healthy run whose loss has come near 0 (docs/align-reward.md)
+        description="policy on loss spikes (docs/resilience.md); null: none",
+    )
 
 
 class PpoConfig(TrainingConfig):

@@ -10,7 +10,7 @@ import numpy as np
 Z95 = 1.959963984540054  # 97.5% quantile of the standard normal distribution
 
 
-def wilson(successes: int, n: int) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """95% interval of a proportion (Wilson 1927): right for small n and near 0 and 1, where p +- 1.96 se is not."""
     if n == 0:
         return 0.0, 1.0
@@ -34,3 +34,41 @@ def bootstrap_mean(
     picks = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
     low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
     return float(x.mean()), float(low), float(high)
+
+
+def wilson_clustered(hits: np.ndarray, clusters: Sequence[int]) -> tuple[float, float]:
+    """95% interval of a share of hits that come in clusters (the pairs of one prompt): Wilson's for as many independent
+    hits as would vary so much, the effective sample size (Kish 1965, Survey Sampling, section 8.2). A bootstrap of
+    clusters would call a share of 1 certain.
+
+    Args:
+        hits: [N], 0 to 1.
+        clusters: [N], the cluster of each hit.
+    """
+    _, number = np.unique(np.asarray(clusters), return_inverse=True)
+    share, count = float(hits.mean()), int(number.max()) + 1
+    if count == len(hits):
+        return wilson(float(hits.sum()), count)
+    sums = np.bincount(number, hits - share)
+    variance = count / max(count - 1, 1) * float(np.sum(sums**2)) / len(hits) ** 2
+    size = share * (1 - share) / variance if variance > 0 else count
+    size = min(max(size, 1.0), len(hits))
+    return wilson(share * size, size)
+
+
+def resampled_sums(rows: np.ndarray, clusters: Sequence[int], seed: int, resamples: int = 2000) -> np.ndarray:
+    """Column sums of bootstrap samples that draw whole clusters, with replacement: [resamples, columns].
+
+    A statistic of sums (a share is hits over pairs) taken of each row gives its percentile interval. What shares a
+    cluster (the pairs of one prompt) need not be independent.
+
+    Args:
+        rows: [N, columns].
+        clusters: [N], the cluster of each row.
+    """
+    _, number = np.unique(np.asarray(clusters), return_inverse=True)
+    count = int(number.max()) + 1
+    sums = np.zeros((count, rows.shape[1]))
+    np.add.at(sums, number, rows)
+    draw = np.random.default_rng(seed)
+    return np.array([sums[draw.integers(0, count, count)].sum(0) for _ in range(resamples)])

@@ -90,11 +90,15 @@ def record(content: dict, source: str, licence: str) -> dict:
 
 
 def pairs_of(record: dict) -> list[tuple[int, int]]:
-    """Every (better, worse) pair of a comparison's answers that differ in rank, as positions in `responses`.
+    """Every (better, worse) pair of a comparison's answers, as positions in `responses`."""
+    return pairs(record["ranks"])
 
-    Best answers first; ties give no pair. K answers without a tie give K (K - 1) / 2 pairs (InstructGPT, eq. 1).
+
+def pairs(ranks: Sequence[int]) -> list[tuple[int, int]]:
+    """Every (better, worse) pair of places that differ in rank, best first; ties give none.
+
+    K ranks without a tie give K (K - 1) / 2 pairs (InstructGPT, eq. 1).
     """
-    ranks = record["ranks"]
     order = sorted(range(len(ranks)), key=lambda i: (ranks[i], i))
     return [(i, j) for i, j in combinations(order, 2) if ranks[i] < ranks[j]]
 

@@ -248,6 +248,25 @@ def test_a_model_worse_than_the_compressor_and_ppo_without_gain_are_said_plainly
     assert "PPO-ptx did not raise it" in made
 
 
+@pytest.mark.parametrize(
+    ("figures", "told"),
+    [
+        ({}, "length alone tells 55.0%."),
+        ({"accuracy_low": 0.49}, "is not shown to be better than a coin"),
+        ({"length_only_accuracy": 0.66}, "is not shown to judge anything but length"),
+        ({"accuracy_above_length_only_low": -0.01}, "is not shown to judge anything but length"),
+        ({"length_only_accuracy": 0.66, "accuracy_above_length_only_low": 0.01}, "length alone tells 66.0%."),
+    ],
+)
+def test_a_reward_model_is_believed_only_beyond_chance_and_length(tmp_path, small_run, figures, told):
+    run = small_run(tmp_path / "run")
+    path = run.root / "reward" / "metrics.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **figures}))
+    run.seal("reward")
+    assert make(run, tmp_path / "report") == 0
+    assert told in (tmp_path / "report/report.md").read_text()
+
+
 def test_markdown_has_every_table_of_the_page(page):
     captions = re.findall(r"<caption>(.*?)</caption>", page[0])
     assert len(captions) > 30

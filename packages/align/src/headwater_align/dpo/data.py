@@ -1,86 +1,18 @@
-"""Comparisons in ids: all answers of one prompt together, each forwarded once whatever the number of its pairs."""
+"""Rankings as micro-batches for DPO's loss."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
-from .._contracts.sequences import truncate
 from ..batching import pad
-from ..chat_format import ChatFormat
 from ..engine import torch
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """The answers to one prompt."""
-
-    id: str
-    source: str
-    rows: list[list[int]]
-    """Prompt and answer in ids, an answer each."""
-    prompt: int
-    """Tokens of the prompt, the same in every row."""
-    ranks: list[int]
-    """1 = best; ties share a rank."""
-
-    @property
-    def longest(self) -> int:
-        """Tokens of the longest row."""
-        return max(map(len, self.rows))
-
-    @property
-    def tokens(self) -> int:
-        """Of all rows."""
-        return sum(map(len, self.rows))
-
-
-@dataclass
-class Prepared:
-    """Comparisons ready for training, and what became of the others."""
-
-    ranked: list[Ranked] = field(default_factory=list)
-    cut: int = 0
-    """Answers that lost their end to the length limit."""
-    rejects: list[dict] = field(default_factory=list)
-    """{"id", "reason"} of records of which the limit leaves nothing to compare."""
-
-
-def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:
-    """Render every answer, cut at `limit` tokens and count it; set aside what the limit makes incomparable."""
-    made = Prepared()
-    prompts = chat.prompts([record["prompt"] for record in records])
-    for record, prompt in zip(records, prompts, strict=True):
-        if len(prompt) >= limit:
-            made.rejects.append({"id": record["id"], "reason": f"the prompt alone has {len(prompt)} tokens"})
-            continue
-        whole = [[*prompt, *answer, chat.end] for answer in chat.encode(record["responses"])]
-        rows = [truncate(row, limit) for row in whole]
-        alike = {tuple(row) for row, rank in zip(rows, record["ranks"], strict=True) if rank == min(record["ranks"])}
-        if all(tuple(row) in alike for row in rows):
-            made.rejects.append({"id": record["id"], "reason": "within the length limit the answers are the same"})
-            continue
-        made.cut += sum(len(row) > limit for row in whole)
-        made.ranked.append(Ranked(record["id"], record["source"], rows, len(prompt), record["ranks"]))
-    return made
-
-
-def parts(ranked: Sequence[Ranked], size: int) -> Iterable[list[Ranked]]:
-    """Whole prompts in groups of at most `size` answers, or one prompt that has more."""
-    part: list[Ranked] = []
-    for one in ranked:
-        if part and sum(len(r.rows) for r in part) + len(one.rows) > size:
-            yield part
-            part = []
-        part.append(one)
-    if part:
-        yield part
+from ..rankings import Ranking, whole_prompts
 
 
 def microbatches(
-    ranked: Sequence[Ranked], reference: dict[str, list[float]], size: int, filler: int, multiple: int = 8
+    rankings: Sequence[Ranking], reference: dict[str, list[float]], size: int, filler: int, multiple: int = 8
 ) -> list[dict]:
-    """Micro-batches of at most `size` answers, those of a prompt together.
+    """Micro-batches of whole prompts, of at most `size` answers or, where one prompt has more, that prompt alone.
 
     Keys: tokens, labels int64 [answers, positions]; loss_mask bool, the same shape, True for what an answer says;
     prompt int64 [answers], which prompt of the micro-batch; ranks int64 [answers]; reference float64 [answers].
@@ -89,9 +21,10 @@ def microbatches(
         reference: id -> log-probability of each answer under the reference, nats.
     """
     made = []
-    for part in parts(ranked, size):
+    for part in whole_prompts(rankings, size):
         rows = [row for one in part for row in one.rows]
-        masks = [[False] * (one.prompt - 1) + [True] * (len(row) - one.prompt) for one in part for row in one.rows]
+        sizes = [(one.prompt_tokens, len(row)) for one in part for row in one.rows]
+        masks = [[False] * (prompt - 1) + [True] * (whole - prompt) for prompt, whole in sizes]
         made.append(
             {
                 "tokens": pad([row[:-1] for row in rows], filler, multiple=multiple),

@@ -36,9 +36,10 @@ from ..engine import (
 from ..instructions import read_split
 from ..intervals import bootstrap_mean
 from ..ranking import comparisons
+from ..rankings import Prepared, Ranking, prepare
 from ..training import Plan, first_and_last, fit, read_log, write_jsonl
 from .config import DpoConfig
-from .data import Prepared, Ranked, microbatches, prepare
+from .data import microbatches
 from .loss import dpo_losses
 
 Scores = dict[str, list[float]]
@@ -57,19 +58,16 @@ def run(run: Run) -> None:
     log = read_log(run.out)
     before, after = first_and_last(log, "heldout_loss")
     reference = json.loads((run.work / REFERENCE).read_text())
-    scores = logprobs(loaded.model, data.heldout.ranked, data.chat.pad, config.micro_batch)
-    right = [accuracy(one, scores[one.id], reference[one.id]) for one in data.heldout.ranked]
+    scores = logprobs(loaded.model, data.heldout.rankings, data.chat.pad, config.micro_batch)
+    right = [accuracy(one, scores[one.id], reference[one.id]) for one in data.heldout.rankings]
     share, low, high = bootstrap_mean(right, config.seed)
-    learnt, read_only = (
-        config.epochs * sum(r.tokens for r in data.train.ranked),
-        sum(r.tokens for side in (data.train, data.heldout) for r in side.ranked),
-    )
+    learnt, held = (sum(len(row) for r in side.rankings for row in r.rows) for side in (data.train, data.heldout))
     run.write_metrics(
         {
             "steps": len(data.batches),
-            "train_comparisons": len(data.train.ranked),
-            "heldout_comparisons": len(data.heldout.ranked),
-            "answers_cut": data.train.cut + data.heldout.cut,
+            "train_comparisons": len(data.train.rankings),
+            "heldout_comparisons": len(data.heldout.rankings),
+            "answers_cut": data.train.answers_cut + data.heldout.answers_cut,
             "comparisons_set_aside": len(data.train.rejects) + len(data.heldout.rejects),
             "train_loss": first_and_last(log, "loss")[1],
             "heldout_loss_before": before,
@@ -77,7 +75,8 @@ def run(run: Run) -> None:
             "accuracy": share,
             "accuracy_low": low,
             "accuracy_high": high,
-            "flops": loaded.config.flops_per_token * (learnt + read_only / 3),
+            # forward and backward in every epoch; the reference, forward only, over both sides
+            "flops": loaded.config.flops_per_token * (config.epochs * learnt + (learnt + held) / 3),
         }
     )
 
@@ -96,19 +95,21 @@ def train(run: Run, rank_files: Path | None) -> None:
     loaded = pretrained.load(run.inputs["model"], dtype=dtype)
     check_layout(settings, loaded.config, run.stage.name)
     data = read(run, loaded)
-    told = f"{len(data.train.ranked)} comparisons, {data.train.cut} answers cut, {len(data.train.rejects)} set aside"
-    run.log(told)
+    made = data.train
+    run.log(f"{len(made.rankings)} comparisons, {made.answers_cut} answers cut, {len(made.rejects)} set aside")
     other = run.inputs.get("reference")
     reference = _reference(run, pretrained.load(other, dtype=dtype) if other else loaded, loaded, data)
-    held = sorted(data.heldout.ranked, key=lambda one: one.longest)
+    held = sorted(data.heldout.rankings, key=lambda one: one.longest)
 
-    def collate(ranked: Sequence[Ranked]) -> list[dict]:
-        return microbatches(ranked, reference, config.micro_batch, data.chat.pad, 8 * settings.parallel.position_parts)
+    multiple = 8 * settings.parallel.position_parts
+
+    def collate(rankings: Sequence[Ranking]) -> list[dict]:
+        return microbatches(rankings, reference, config.micro_batch, data.chat.pad, multiple)
 
     plan = Plan(
         data.batches,
-        [one.tokens for one in data.train.ranked],
-        lambda numbers: collate([data.train.ranked[n] for n in numbers]),
+        [sum(map(len, one.rows)) for one in data.train.rankings],
+        lambda numbers: collate([data.train.rankings[n] for n in numbers]),
         objective(config),
         len(held),
         lambda numbers: collate([held[n] for n in numbers]),
@@ -139,9 +140,9 @@ def read(run: Run, loaded: Loaded) -> Data:
     chat = ChatFormat(loaded.tokenizer)
     limit = row_limit(config.max_length, loaded)
     train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
-    if not train.ranked or not heldout.ranked:
+    if not train.rankings or not heldout.rankings:
         raise UserError("no comparison to train on or none held out; give more preferences or raise max_length")
-    lengths = [one.longest for one in train.ranked]
+    lengths = [one.longest for one in train.rankings]
     epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
     return Data(train, heldout, [batch for epoch in epochs for batch in epoch], chat)
 
@@ -176,28 +177,27 @@ def objective(config: DpoConfig):
 
 
 @torch.no_grad()
-def logprobs(model: GPT, ranked: Sequence[Ranked], filler: int, size: int) -> Scores:
+def logprobs(model: GPT, rankings: Sequence[Ranking], filler: int, size: int) -> Scores:
     """Log-probability of each answer given its prompt, by the forward pass that training uses.
 
     Args:
         size: rows in one forward pass.
     """
-    rows = [(one, n) for one in ranked for n in range(len(one.rows))]
+    rows = [(one, n) for one in rankings for n in range(len(one.rows))]
     rows.sort(key=lambda row: len(row[0].rows[row[1]]))
-    found: Scores = {one.id: [0.0] * len(one.rows) for one in ranked}
+    found: Scores = {one.id: [0.0] * len(one.rows) for one in rankings}
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
         given = forward.token_logprobs(model, pad([one.rows[n] for one, n in part], filler)).double().cpu()
         for line, (one, n) in zip(given, part, strict=True):
-            found[one.id][n] = float(line[one.prompt - 1 : len(one.rows[n]) - 1].sum())
+            found[one.id][n] = float(line[one.prompt_tokens - 1 : len(one.rows[n]) - 1].sum())
     return found
 
 
-def accuracy(one: Ranked, policy: Sequence[float], reference: Sequence[float]) -> float:
+def accuracy(one: Ranking, policy: Sequence[float], reference: Sequence[float]) -> float:
     """Share of a prompt's pairs that log(policy / reference), the implicit reward, orders as labelled; ties half."""
-    implicit = [p - r for p, r in zip(policy, reference, strict=True)]
-    pairs = [(a, b) for a, rank in enumerate(one.ranks) for b, worse in enumerate(one.ranks) if rank < worse]
-    return sum((implicit[a] > implicit[b]) + 0.5 * (implicit[a] == implicit[b]) for a, b in pairs) / len(pairs)
+    gain = [p - r for p, r in zip(policy, reference, strict=True)]
+    return sum((gain[a] > gain[b]) + 0.5 * (gain[a] == gain[b]) for a, b in one.pairs) / len(one.pairs)
 
 
 def _reference(run: Run, reference: Loaded, policy: Loaded, data: Data) -> Scores:
@@ -209,7 +209,7 @@ def _reference(run: Run, reference: Loaded, policy: Loaded, data: Data) -> Score
     dist.broadcast_object_list(box, src=0)
     if box[0] is not None:
         return box[0]
-    everything = data.train.ranked + data.heldout.ranked
+    everything = data.train.rankings + data.heldout.rankings
     rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
     mine = logprobs(reference.model, everything[rank::ranks], data.chat.pad, run.config.micro_batch)
     shares: list[Scores] = [{}] * dist.get_world_size()

@@ -150,13 +150,14 @@ def _text_after_alignment(lineage: Lineage) -> tuple[bool, str] | None:
 
 def _reward_accuracy(lineage: Lineage) -> tuple[bool, str] | None:
     m = lineage.metrics("reward")
-    if not all(finite(m.get(key)) for key in ("accuracy", "accuracy_low", "accuracy_high", "length_baseline")):
+    if not all(finite(m.get(key)) for key in ("accuracy", "accuracy_low", "accuracy_high", "length_only_accuracy")):
         return None
     told = f"The reward model prefers the preferred answer in {percent(m['accuracy'])} of held-out pairs "
     told += f"[{percent(m['accuracy_low'])}, {percent(m['accuracy_high'])}]; "
-    told += f"length alone tells {percent(m['length_baseline'])}"
-    well = m["accuracy_low"] > max(0.5, m["length_baseline"])
-    if well:
+    told += f"length alone tells {percent(m['length_only_accuracy'])}"
+    above = m.get("accuracy_above_length_only_low")
+    beats_length = above > 0 if finite(above) else m["accuracy_low"] > m["length_only_accuracy"]
+    if m["accuracy_low"] > 0.5 and beats_length:
         return True, f"{told}."
     beaten = "be better than a coin" if m["accuracy_low"] <= 0.5 else "judge anything but length"
     return False, f"{told}, so it is not shown to {beaten}."
