@@ -34,6 +34,7 @@ SCHEMAS = {
     "export": 1,
     "instructions": 1,
     "preferences": 1,
+    "unseen": 1,
     "results": 2,
     "report": 1,
     "reviewsheet": 1,

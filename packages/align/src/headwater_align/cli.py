@@ -10,18 +10,30 @@ from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
+from .mixtures.arguments import mixture_arguments
+from .unseen.config import UnseenConfig
 
 ENGINE = ("headwater_model",)
 
 STAGES = (
     Stage(
         name="instructions",
-        summary="Turn sources of demonstrations into chat messages, split into train and held-out by prompt.",
+        summary="Mix demonstrations and tasks as chat messages, split into train, held-out and unseen clusters.",
         reads={"sources": ("sources",), "items?": ("items",)},
         writes="instructions",
         cost="seconds; no network",
         config=InstructionsConfig,
-        run="headwater_align.instructions:run",
+        run="headwater_align.mixtures.stage:run",
+    ),
+    Stage(
+        name="unseen",
+        summary="Score models zero-shot on task clusters kept out of tuning, before and after.",
+        reads={"instructions": ("instructions",), "*": ("export",)},
+        writes="unseen",
+        cost="one forward pass a question, with its options as branches; seconds for small models",
+        config=UnseenConfig,
+        run="headwater_align.unseen.stage:run",
+        code=ENGINE,
     ),
     Stage(
         name="preferences",
@@ -86,6 +98,12 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS = (
+    Command(
+        "mixture",
+        "Say what `instructions` would make, wanted against realised, without writing it.",
+        mixture_arguments,
+        "headwater_align.mixtures.preview:run",
+    ),
     Command(
         "chat", "Talk to a model in the terminal; /quit or Ctrl-D ends.", _chat_arguments, "headwater_align.chat:run"
     ),

@@ -16,7 +16,7 @@ from .chat_format import ChatFormat
 from .config import Optimization
 
 try:
-    from headwater_model import checkpoint, forward, generation, guidance, pretrained, runtime
+    from headwater_model import checkpoint, forward, generation, guidance, pretrained, runtime, tree
     from headwater_model.config import OptimizerConfig, ScheduleConfig
     from headwater_model.gpt import GPT
     from headwater_model.pretrained import Loaded
@@ -39,6 +39,7 @@ __all__ = [
     "next_token_loss",
     "pretrained",
     "runtime",
+    "tree",
 ]
 
 

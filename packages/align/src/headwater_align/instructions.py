@@ -1,4 +1,4 @@
-"""Stage `instructions`: sources of demonstrations -> chat messages, split into train and held-out."""
+"""Demonstrations as records, their split into train and held-out, and their files; both data stages use them."""
 
 from __future__ import annotations
 
@@ -7,33 +7,21 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ._contracts.stage import Run
-from .config import InstructionsConfig
 from .conversation import BadRow, identity, is_heldout, prompt_key
 from .overlap import ItemIndex
-from .readers import Row, Source, rows, sources_with_role, to_conversations
-
-
-def run(run: Run) -> None:
-    """Write train.jsonl, heldout.jsonl, rejects.jsonl and metrics.json."""
-    config: InstructionsConfig = run.config
-    items = ItemIndex.from_artefact(run.inputs["items"]) if "items" in run.inputs else None
-    records: list[dict] = []
-    rejects: list[dict] = []
-    for source in sources_with_role(run.inputs["sources"], "instructions", config.sources):
-        made, refused = demonstrations(source, config.phrasings, config.max_rows.get(source.name), items)
-        records, rejects = records + made, rejects + refused
-        run.log(f"{source.name}: {len(made)} conversations, {len(refused)} rejects")
-    split = split_by_prompt(records, config.heldout_fraction)
-    write_split(run.out, split, rejects)
-    run.write_metrics(count(split, rejects))
+from .readers import Row, Source, rows, to_conversations
 
 
 def demonstrations(
-    source: Source, phrasings: int, cap: int | None = None, items: ItemIndex | None = None
+    source: Source,
+    phrasings: int,
+    cap: int | None = None,
+    items: ItemIndex | None = None,
+    unseen: ItemIndex | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """(records, rejects) of one source: each record {"id", "source", "licence", "messages"}, each id once.
 
+    Refused are benchmark `items` and what belongs to `unseen` task clusters.
     With a cap the `cap` lowest ids are kept: ids are hashes, so this is a sample that does not depend on the order.
     """
     made: dict[str, dict] = {}
@@ -44,8 +32,11 @@ def demonstrations(
                 name = identity(messages)
                 if name in made:
                     raise BadRow("duplicate")
-                if items is not None and items.found_in("\n".join(m["content"] for m in messages)):
+                text = "\n".join(m["content"] for m in messages)
+                if items is not None and items.found_in(text):
                     raise BadRow("holds a benchmark item")
+                if unseen is not None and unseen.found_in(text):
+                    raise BadRow("holds a row of a held-out cluster")
                 about = {"id": name, "source": source.name, "licence": source.licence}
                 made[name] = {**about, "messages": messages}
         except BadRow as e:
@@ -59,12 +50,22 @@ def reject(row: Row, error: BadRow) -> dict:
 
 
 def split_by_prompt(records: Iterable[dict], fraction: float) -> dict[str, list[dict]]:
-    """{"train", "heldout"}, in order of id; records that ask the same are on the same side, and an id is there once."""
+    """{"train", "heldout"}, in order of id; records that ask the same are on the same side, and an id is there once.
+
+    Each record says its side under "split", behind "licence".
+    """
     split: dict[str, dict[str, dict]] = {"train": {}, "heldout": {}}
     for record in records:
         key = prompt_key(record.get("messages") or record["prompt"])
-        split["heldout" if is_heldout(key, fraction) else "train"].setdefault(record["id"], record)
+        side = "heldout" if is_heldout(key, fraction) else "train"
+        split[side].setdefault(record["id"], with_split(record, side))
     return {side: [of[name] for name in sorted(of)] for side, of in split.items()}
+
+
+def with_split(record: dict, side: str) -> dict:
+    """The record with its side: "train", "heldout" or "unseen"."""
+    first = {key: record[key] for key in ("id", "source", "licence")}
+    return {**first, "split": side, **{key: value for key, value in record.items() if key not in first}}
 
 
 def write_split(out: Path, split: dict[str, list[dict]], rejects: list[dict]) -> None:
