@@ -17,11 +17,11 @@ from ..config import InstructionsConfig
 from ..conversation import identity, is_heldout, prompt_key
 from ..instructions import demonstrations, reject, split_by_prompt, with_split
 from ..overlap import ItemIndex
-from ..readers import Source, sources_with_role
+from ..readers import Row, Source, sources_with_role
 from .allocation import allocate
 from .catalogue import tasks_of
 from .config import Task
-from .examples import Example, draw_options, examples, task_rows
+from .examples import Example, draw_options, examples, first_groups, task_rows
 from .realised import realised
 from .templates import Templates
 
@@ -64,9 +64,12 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
     index = ItemIndex.from_artefact(items) if items else None
     rejects: list[dict] = []
     read: dict[str, list[Example]] = {}
+    cached: dict[tuple[str, str], list[Row]] = {}
     for name, task in tasks.items():
         source = sources_with_role(sources, "", (task.source,))[0] if task.source else None
-        made, refused = examples(name, task, task_rows(task, source))
+        if not source or (task.source, task.reader) not in cached:  # two tasks may read one dictionary
+            cached[task.source, task.reader] = list(task_rows(task, source))
+        made, refused = examples(name, task, cached[task.source, task.reader])
         rejects += [{**reject(row, reason), "task": name} for row, reason in refused]
         read[name] = made
     away = {name for name, task in tasks.items() if task.cluster in config.heldout_clusters}
@@ -76,8 +79,12 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
     unseen: list[dict] = []
     for name, task in tasks.items():
         held_out = name in away
-        cap = config.unseen_rows if held_out else config.max_rows.get(name)
-        kept, refused_by = _take(read[name], cap, index, None if held_out else unseen_index)
+        if held_out:
+            ordered = sorted(read[name], key=lambda e: (identity(e.group), e.id))
+            asked_for = first_groups(ordered, lambda e: e.group, config.unseen_rows)
+            kept, refused_by = _take(asked_for, None, index, None)
+        else:
+            kept, refused_by = _take(read[name], config.max_rows.get(name), index, unseen_index)
         rejects += [_reject(example, reason) for example, reason in refused_by]
         if not kept:
             raise UserError(f"task {name} has no usable example; correct its fields, or leave it out of `tasks`")
@@ -117,7 +124,7 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
     sorted_split = {side: [of[key] for key in sorted(of)] for side, of in split.items()}
     mixture = realised(members, config, dropped, unseen)
     log(f"{len(split['train'])} training rows of {sum(wanted.values())} wanted, {len(split['heldout'])} held out")
-    return Composed(sorted_split, sorted(unseen, key=lambda r: r["id"]), rejects, mixture)
+    return Composed(sorted_split, sorted(unseen, key=lambda r: (r["task"], r["group"], r["id"])), rejects, mixture)
 
 
 def _conversations(config: InstructionsConfig, sources: Path, optional: bool) -> list[Source]:

@@ -129,7 +129,9 @@ class TasksConfig(Config):
     )
     mixture: Mixture = Field(Mixture(), description="how much of each, in which form")
     heldout_clusters: tuple[str, ...] = Field((), description="clusters none of whose rows are tuned on")
-    unseen_rows: int = Field(500, ge=1, description="examples of each task of a held-out cluster to score models on")
+    unseen_rows: int = Field(
+        500, ge=1, description="examples of a held-out task to score models on; the last group is whole"
+    )
 
     @field_validator("catalogue", mode="before")
     @classmethod

@@ -43,8 +43,9 @@ def senses(folder: Path) -> Iterator[dict[str, str]]:
                 begin = number(start)
                 entry = text[begin : begin + number(length)].decode("utf-8", errors="replace")
                 definition = short_definition(entry)
-                if definition and entry[: len(word)].casefold() == word.casefold():
-                    yield {"word": word.lower() if "\\" in entry.partition("\n")[0] else word, "definition": definition}
+                head = entry[: len(word)]  # GCIDE begins every headword with a capital, FOLDOC writes it as it is
+                if definition and head.casefold() == word.casefold():
+                    yield {"word": head.lower() if "\\" in entry.partition("\n")[0] else head, "definition": definition}
 
 
 def number(digits: str) -> int:
@@ -61,11 +62,11 @@ def short_definition(entry: str) -> str:
     found = (_FIRST_SENSE.search(entry) or _AFTER_HEADER.match(entry)) if "\\" in head else _FOLDOC.match(entry)
     if not found:
         return ""
-    words = " ".join(found[1].split())
+    words = " ".join(found[1].translate({ord("{"): None, ord("}"): None}).split())
     words = re.sub(r"^(<[^>]*>\s*)?(\([^)]*\)\s*)*", "", words)  # FOLDOC: <subject> (also called)
-    words = re.sub(r"\[[^\]]*\]|--\s?[A-Z][\w. ()&']*$", "", words)  # GCIDE: [Obs.] --Milton.
-    words = " ".join(words.translate({ord("{"): None, ord("}"): None}).split())
+    words = " ".join(re.sub(r"\[[^\]]*\]", "", words).split())  # GCIDE: [Obs.] [1913 Webster]
+    words = re.sub(r"\s*--\s?[A-Z][\w. ()&']*$", "", words)  # and who wrote it: --Milton.
     if "\\" not in head:
         words = re.split(r"(?<=[a-z)]\.)\s", words)[0]
-    plain = re.fullmatch(r"[A-Z][\w ,;:'()\"/.-]+", words, re.A)
+    plain = re.fullmatch(r"(?!See |Same as )[A-Z][\w ,;:'()\"/.-]+", words, re.A)
     return words if plain and SHORTEST <= len(words) <= LONGEST else ""

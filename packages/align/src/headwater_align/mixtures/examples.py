@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from random import Random
+from typing import Any, TypeVar
 
 from ..conversation import BadRow, identity
 from ..readers import Row, Source, rows
 from . import arithmetic, dictionary
 from .config import Case, Task
 
+T = TypeVar("T")
 GENERATED = "generated"
 _LETTERED = re.compile(r"^\s*\(?([A-Z])[.)]\s*(.+?)\s*$", re.M)
 
@@ -69,10 +71,24 @@ def examples(name: str, task: Task, found: Iterable[Row]) -> tuple[list[Example]
     return [made[key] for key in sorted(made)], refused
 
 
+def first_groups(ordered: Sequence[T], group_of: Callable[[T], str], limit: int) -> list[T]:
+    """The first whole groups that together have at least `limit` members; all where there are fewer.
+
+    A right and a wrong claim about one sentence stay together, so that a balanced task stays balanced.
+
+    Args:
+        ordered: members of one group side by side.
+    """
+    kept: list[T] = []
+    for one in ordered:
+        if len(kept) >= limit and group_of(one) != group_of(kept[-1]):
+            break
+        kept.append(one)
+    return kept
+
+
 def draw_options(chosen: list[Example], pool: list[Example], number: int, seed: int) -> list[Example]:
     """The examples with `number` options each: the answer among others' answers, in an order that its id decides."""
-    from random import Random
-
     answers = sorted({example.answer for example in pool})
     made = []
     for example in chosen:

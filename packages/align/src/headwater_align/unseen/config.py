@@ -18,7 +18,7 @@ class UnseenConfig(Config):
         description="model -> how it is asked; none: chat where its generation ends at <|end|>, plain text otherwise",
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="parameters and activations")
-    limit: int = Field(0, ge=0, description="questions of each task, those of the lowest ids; 0: all")
+    limit: int = Field(0, ge=0, description="questions of each task, the last group whole; 0: all")
     batch_tokens: int = Field(4096, ge=1, description="tokens in one forward pass")
     batch_size: int = Field(32, ge=1, description="prompts that are answered together where there are no options")
     max_new_tokens: int = Field(32, ge=1, description="tokens of an answer where there are no options")

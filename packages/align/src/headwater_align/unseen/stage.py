@@ -13,6 +13,7 @@ from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
 from ..engine import pretrained, runtime
+from ..mixtures.examples import first_groups
 from ..training import write_jsonl
 from .config import UnseenConfig
 from .questions import Encoded, Format, encode, format_of
@@ -49,7 +50,7 @@ def run(run: Run) -> None:
         "too_long": too_long,
         "before": config.before,
         "format": forms,
-        **summary(records, {name: [one["right"] for one in of] for name, of in told.items()}, config),
+        **summary(records, told, config),
     }
     run.write_metrics(metrics)
     write_atomic(run.out / "unseen.md", table(metrics))
@@ -64,7 +65,7 @@ def run(run: Run) -> None:
 
 
 def questions(artefact: Path, limit: int = 0) -> list[dict]:
-    """The records of unseen.jsonl, at most `limit` a task.
+    """The records of unseen.jsonl, of each task the first groups with `limit` questions.
 
     Raises:
         UserError: no cluster was held out.
@@ -77,7 +78,11 @@ def questions(artefact: Path, limit: int = 0) -> list[dict]:
         for line in lines:
             record = json.loads(line)
             found.setdefault(record["task"], []).append(record)
-    return [record for task in sorted(found) for record in found[task][: limit or None]]
+    return [
+        record
+        for task in sorted(found)
+        for record in first_groups(found[task], lambda record: record["group"], limit or len(found[task]))
+    ]
 
 
 def score(
@@ -121,7 +126,7 @@ def _needed(one: Encoded, config: UnseenConfig) -> int:
     return one.length if one.options else one.length + config.max_new_tokens
 
 
-def summary(records: Sequence[dict], right: dict[str, list[bool]], config: UnseenConfig) -> dict:
+def summary(records: Sequence[dict], told: dict[str, list[dict]], config: UnseenConfig) -> dict:
     """{"by_cluster", "by_task"}: for each name the accuracy of every model, and each one's difference from `before`."""
     made: dict[str, dict] = {}
     for by in ("cluster", "task"):
@@ -129,10 +134,11 @@ def summary(records: Sequence[dict], right: dict[str, list[bool]], config: Unsee
         for name in sorted({record[by] for record in records}):
             here = [i for i, record in enumerate(records) if record[by] == name]
             of = [records[i] for i in here]
-            hits = {model: [values[i] for i in here] for model, values in right.items()}
+            said = {model: [values[i]["said"] for i in here] for model, values in told.items()}
+            hits = {model: [values[i]["right"] for i in here] for model, values in told.items()}
             groups = [record["group"] for record in of]
             made[f"by_{by}"][name] = {
-                "models": {model: accuracy(of, values) for model, values in hits.items()},
+                "models": {model: accuracy(of, said[model], values) for model, values in hits.items()},
                 "against_before": {
                     model: paired(groups, hits[config.before], values, config.resamples, config.seed)
                     for model, values in hits.items()

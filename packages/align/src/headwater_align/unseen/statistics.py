@@ -10,14 +10,17 @@ import numpy as np
 from ..intervals import wilson
 
 
-def accuracy(records: Sequence[dict], right: Sequence[bool]) -> dict:
-    """Share of right answers with Wilson's 95% interval, beside two judges that know nothing.
+def accuracy(records: Sequence[dict], said: Sequence[str], right: Sequence[bool]) -> dict:
+    """Share of right answers with Wilson's 95% interval, beside what knows nothing.
 
-    `chance` picks an option blindly (0 where the answer is free); `majority` always gives the commonest answer.
+    `chance` picks an option blindly (0 where the answer is free); `majority` always gives the commonest answer;
+    `balanced` is the mean over the right answers of the share got right: a model that always says the same has
+    1 / (number of answers) of it, however often that is right. `same` is the share of the model's commonest answer.
     """
     n, hits = len(right), int(sum(right))
     low, high = wilson(hits, n)
-    commonest = max(Counter(record["answer"] for record in records).values(), default=0)
+    asked = Counter(record["answer"] for record in records)
+    got = Counter(record["answer"] for record, hit in zip(records, right, strict=True) if hit)
     chance = sum(1 / len(record["options"]) for record in records if record["options"]) / max(n, 1)
     return {
         "n": n,
@@ -26,7 +29,9 @@ def accuracy(records: Sequence[dict], right: Sequence[bool]) -> dict:
         "low": low,
         "high": high,
         "chance": chance,
-        "majority": commonest / max(n, 1),
+        "majority": max(asked.values(), default=0) / max(n, 1),
+        "balanced": sum(got[answer] / times for answer, times in asked.items()) / max(len(asked), 1),
+        "same": max(Counter(said).values(), default=0) / max(n, 1),
     }
 
 
