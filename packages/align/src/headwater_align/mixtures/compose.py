@@ -7,6 +7,7 @@ training side; and only then are rows counted out and phrased.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -21,7 +22,7 @@ from ..readers import Row, Source, sources_with_role
 from .allocation import allocate
 from .catalogue import tasks_of
 from .config import Task
-from .examples import Example, draw_options, examples, first_groups, task_rows
+from .examples import Example, balanced, draw_options, examples, first_groups, task_rows
 from .realised import realised
 from .templates import Templates
 
@@ -77,10 +78,14 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
 
     members: list[Member] = []
     unseen: list[dict] = []
+    dropped: Counter[str] = Counter()
     for name, task in tasks.items():
         held_out = name in away
         if held_out:
             ordered = sorted(read[name], key=lambda e: (identity(e.group), e.id))
+            if task.cases:
+                whole, ordered = len(ordered), balanced(ordered)
+                dropped["unseen, to balance the answers"] += whole - len(ordered)
             asked_for = first_groups(ordered, lambda e: e.group, config.unseen_rows)
             kept, refused_by = _take(asked_for, None, index, None)
         else:
@@ -110,7 +115,6 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
 
     wanted, given = allocate({m.name: len(m.train) for m in members}, config.mixture)
     split: dict[str, dict[str, dict]] = {"train": {}, "heldout": {}}
-    dropped = {"longer than mixture.max_characters": 0, "conversation already there": 0, "asked in training": 0}
     for member in members:
         member.wanted, member.given = wanted.get(member.name, 0), given.get(member.name, 0)
         member.rows = _fill(member, member.train, member.given, split["train"], dropped)
@@ -162,7 +166,7 @@ def _fill(
     pool: list,
     number: int,
     into: dict[str, dict],
-    dropped: dict[str, int],
+    dropped: Counter[str],
     forbidden: frozenset[str] | set[str] = frozenset(),
 ) -> list[dict]:
     """Add `number` rows of the member to one side, going round its pool, each time in other words; return them."""

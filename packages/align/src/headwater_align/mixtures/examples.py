@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -58,6 +59,7 @@ def task_rows(task: Task, source: Source | None) -> Iterator[Row]:
 def examples(name: str, task: Task, found: Iterable[Row]) -> tuple[list[Example], list[tuple[Row, BadRow]]]:
     """All examples of a task, each id once, in order of id; and the rows that give none, with the reason."""
     made: dict[str, Example] = {}
+    rows_of: dict[str, Row] = {}
     refused = []
     for row in found:
         for case in task.cases or (None,):
@@ -66,9 +68,39 @@ def examples(name: str, task: Task, found: Iterable[Row]) -> tuple[list[Example]
                 if example.id in made:
                     raise BadRow("duplicate")
                 made[example.id] = example
+                rows_of[example.id] = row
             except BadRow as e:
                 refused.append((row, e))
+    if task.options is not None and not isinstance(task.options, int):
+        answers: dict[tuple, set[str]] = {}
+        for example in made.values():
+            answers.setdefault(_asked(example), set()).add(example.answer)
+        refused += [
+            (rows_of[key], BadRow("the same question with another answer"))
+            for key, example in made.items()
+            if len(answers[_asked(example)]) > 1
+        ]
+        made = {key: example for key, example in made.items() if len(answers[_asked(example)]) == 1}
     return [made[key] for key in sorted(made)], refused
+
+
+def balanced(ordered: Sequence[Example]) -> list[Example]:
+    """As many examples of each answer in every group, the first of each kept; a group that lacks an answer is dropped.
+
+    For tasks whose cases make the answer: a model that always says the same is then right as often as chance.
+
+    Args:
+        ordered: members of one group side by side.
+    """
+    kinds = {example.answer for example in ordered}
+    kept = []
+    for _, members in itertools.groupby(ordered, lambda example: example.group):
+        by: dict[str, list[Example]] = {answer: [] for answer in kinds}
+        for example in members:
+            by[example.answer].append(example)
+        each = min(len(of) for of in by.values())
+        kept += [example for answer in sorted(kinds) for example in by[answer][:each]]
+    return kept
 
 
 def first_groups(ordered: Sequence[T], group_of: Callable[[T], str], limit: int) -> list[T]:
@@ -98,6 +130,10 @@ def draw_options(chosen: list[Example], pool: list[Example], number: int, seed: 
         draw.shuffle(options)
         made.append(replace(example, options=tuple(options)))
     return made
+
+
+def _asked(example: Example) -> tuple:
+    return tuple(sorted(example.fields.items())), example.options
 
 
 def _example(name: str, task: Task, row: Row, case: Case | None) -> Example:

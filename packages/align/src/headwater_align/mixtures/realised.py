@@ -15,7 +15,7 @@ CONVERSATION = "conversation"
 """Kind and cluster of what comes as it is."""
 
 
-def realised(members: Sequence[Member], config: TasksConfig, dropped: dict[str, int], unseen: Sequence[dict]) -> dict:
+def realised(members: Sequence[Member], config: TasksConfig, dropped: Counter[str], unseen: Sequence[dict]) -> dict:
     """Rows and shares of the training side by member, source, cluster, kind, options and phrasing.
 
     `wanted` of a kind follows from the shares that each task allows; a phrasing's share is wanted to be as large as any
@@ -61,7 +61,7 @@ def realised(members: Sequence[Member], config: TasksConfig, dropped: dict[str, 
         "by_options": dict(sorted(options.items())),
         "by_shots": dict(sorted(shots.items(), key=lambda of: int(of[0]))),
         "by_phrasing": {name: dict(sorted(n.items())) for name, n in sorted(phrasings.items())},
-        "dropped": dropped,
+        "dropped": dict(sorted(dropped.items())),
         "unseen": dict(sorted(Counter(r["task"] for r in unseen).items())),
         "heldout_clusters": sorted(config.heldout_clusters),
     }
