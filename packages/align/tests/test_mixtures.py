@@ -49,7 +49,7 @@ def sources(tmp_path, make_sources, jsonl):
         tmp_path / "sources",
         {
             "pairs": ("tasks", {"p.jsonl": jsonl(PAIRS)}),
-            "quiz": ("tasks", {"q.jsonl": jsonl(QUIZ)}),
+            "quiz": ("tasks", {"q.jsonl": jsonl([*QUIZ, {**QUIZ[0], "question": "Why " * 80}])}),
             "talk": ("instructions", {"t.jsonl": jsonl([*TALK, leaked])}),
         },
     )
@@ -160,10 +160,10 @@ def test_too_long_prompts_lose_solved_examples_first_and_are_counted_last(make):
     train = [r for r in read_split(out, "train") if "task" in r]
     assert max(sum(len(m["content"]) for m in r["messages"]) for r in train) <= 260
     assert {len(r["template"]["exemplars"]) for r in train if r["task"] == "quiz"} & {1, 2, 3}
-    short = make("mixture.max_characters=60", name="short")
-    mixture = json.loads((short / "mixture.json").read_text())
-    assert mixture["by_member"]["quiz"]["rows"] == 0 < mixture["by_member"]["quiz"]["wanted"]
-    assert mixture["dropped"]["longer than mixture.max_characters"] >= mixture["by_member"]["quiz"]["wanted"]
+    refused = [r for r in read(out, "rejects.jsonl") if r["reason"] == "longer than mixture.max_characters"]
+    assert [r["task"] for r in refused] == ["quiz"]
+    mixture = json.loads((out / "mixture.json").read_text())
+    assert mixture["rows"] == mixture["wanted"]
 
 
 def test_a_row_that_is_a_benchmark_item_is_refused_however_short(make, tmp_path):
@@ -208,7 +208,7 @@ def test_the_preview_says_the_same_and_writes_nothing(make, sources, tmp_path, c
         ("heldout_clusters=[paraphrase]", "no task of cluster paraphrase takes part; there are arithmetic_reasoning"),
         ("mixture.rates={quiz: 1}", "entail has no rate"),
         ("catalogue.quiz.source=nowhere", "no source nowhere"),
-        ("catalogue.quiz.fields.q=missing", "task quiz has no usable example"),
+        ("catalogue.quiz.fields.q=missing", "task quiz has no usable example: 61 times no missing"),
         ("catalogue=missing.yaml", "missing.yaml: No such file"),
         ("mixture.kinds={few: 1}", "mixture.kinds"),
     ],

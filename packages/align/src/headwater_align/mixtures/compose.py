@@ -24,7 +24,7 @@ from .catalogue import tasks_of
 from .config import Task
 from .examples import Example, balanced, draw_options, examples, first_groups, task_rows
 from .realised import realised
-from .templates import Templates
+from .templates import Templates, longest
 
 
 @dataclass
@@ -79,6 +79,7 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
     members: list[Member] = []
     unseen: list[dict] = []
     dropped: Counter[str] = Counter()
+    limit = config.mixture.max_characters
     for name, task in tasks.items():
         held_out = name in away
         if held_out:
@@ -87,12 +88,14 @@ def compose(config: InstructionsConfig, sources: Path, items: Path | None, log: 
                 whole, ordered = len(ordered), balanced(ordered)
                 dropped["unseen, to balance the answers"] += whole - len(ordered)
             asked_for = first_groups(ordered, lambda e: e.group, config.unseen_rows)
-            kept, refused_by = _take(asked_for, None, index, None)
+            kept, refused_by = _take(task, asked_for, None, limit, index, None)
         else:
-            kept, refused_by = _take(read[name], config.max_rows.get(name), index, unseen_index)
+            kept, refused_by = _take(task, read[name], config.max_rows.get(name), limit, index, unseen_index)
         rejects += [_reject(example, reason) for example, reason in refused_by]
         if not kept:
-            raise UserError(f"task {name} has no usable example; correct its fields, or leave it out of `tasks`")
+            why = Counter(r["reason"] for r in rejects if r.get("task") == name).most_common(1)
+            said = f": {why[0][1]} times {why[0][0]}" if why else ""
+            raise UserError(f"task {name} has no usable example{said}; correct that, or leave it out of `tasks`")
         if held_out:
             unseen += _unseen(task, kept, config)
             log(f"{name}: {len(kept)} examples, held out with its cluster {task.cluster}")
@@ -142,15 +145,18 @@ def _conversations(config: InstructionsConfig, sources: Path, optional: bool) ->
 
 
 def _take(
-    found: list[Example], cap: int | None, items: ItemIndex | None, unseen: ItemIndex | None
+    task: Task, found: list[Example], cap: int | None, limit: int, items: ItemIndex | None, unseen: ItemIndex | None
 ) -> tuple[list[Example], list[tuple[Example, str]]]:
-    """The `cap` lowest ids of those that hold no benchmark item and nothing of a held-out cluster; and the others."""
+    """The `cap` first of those that are short enough and hold no benchmark item and nothing of a held-out cluster; and
+    the others that were looked at, with the reason."""
     kept: list[Example] = []
     refused = []
     for example in found:
         if cap is not None and len(kept) == cap:
             break
-        if items is not None and (
+        if limit and longest(task, example) > limit:
+            refused.append((example, "longer than mixture.max_characters"))
+        elif items is not None and (
             items.found_in(example.text) or any(items.holds(f"{v} {example.answer}") for v in example.fields.values())
         ):
             refused.append((example, "holds a benchmark item"))

@@ -52,7 +52,6 @@ class Task(Config):
     rationale: str = Field("", description="key of the row that holds the reasoning; none: no chain of thought")
     cases: tuple[Case, ...] = Field((), description="examples a row gives; none: one, with `answer`")
     group: str = Field("", description="field whose rows stay on one side of the split; none: the whole example's")
-    max_characters: dict[str, int] = Field({}, description="field -> limit; an example with a longer one is refused")
     phrasings: tuple[str, ...] = Field(min_length=1, description="templates over the fields")
     inversions: tuple[Inversion, ...] = Field((), description="the task turned round")
 
@@ -70,8 +69,8 @@ class Task(Config):
                     raise ValueError(
                         f"{{{wrong[0]}}} in a template is no field; there are {', '.join(sorted(allowed))}"
                     )
-        if wrong := sorted((set(self.max_characters) | ({self.group} - {""})) - names):
-            raise ValueError(f"{wrong[0]} is no field")
+        if self.group and self.group not in names:
+            raise ValueError(f"{self.group} is no field")
         return self
 
 

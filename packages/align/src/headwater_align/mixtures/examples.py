@@ -143,9 +143,6 @@ def _example(name: str, task: Task, row: Row, case: Case | None) -> Example:
         raise BadRow("not a mapping of keys")
     keys = {**task.fields, **(case.fields if case else {})}
     fields = {field: _text(row.value.get(key), key) for field, key in keys.items()}
-    for field, limit in task.max_characters.items():
-        if len(fields.get(field, "")) > limit:
-            raise BadRow(f"{field} is longer than {limit} characters")
     options = _options(task, row.value)
     answer = case.answer if case else _answer(task, row.value.get(task.answer), options)
     if options is not None and answer not in options:

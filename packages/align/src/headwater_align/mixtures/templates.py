@@ -114,5 +114,17 @@ class Templates:
         return not limit or sum(len(message["content"]) for message in messages) <= limit
 
 
+def longest(task: Task, example: Example) -> int:
+    """Characters of question and answer in the longest of their forms without solved examples."""
+    listed = max(len(form.lines(example.options)) + 2 for form in forms().options) if example.options else 0
+    asked = max(len(phrasing.format_map(example.fields)) for phrasing in task.phrasings) + listed + len(example.answer)
+    if task.rationale:
+        words = {"prompt": "", "answer": "", "rationale": example.rationale}
+        asked += max(len(f.asked.format_map(words)) + len(f.answer.format_map(words)) for f in forms().reasoning)
+    words = {**example.fields, "answer": example.answer}
+    turned = [len(turn.prompt.format_map(words)) + len(turn.answer.format_map(words)) for turn in task.inversions]
+    return max(asked, *turned, 0)
+
+
 def _exchange(question: str, answer: str) -> list[Message]:
     return [{"role": "user", "content": question.strip()}, {"role": "assistant", "content": answer.strip()}]
