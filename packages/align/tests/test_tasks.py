@@ -92,7 +92,8 @@ def test_sums_and_every_step_of_their_working_are_right(first, operation, second
     answer, working = arithmetic.solve(first, operation, second)
     assert answer == {"plus": first + second, "minus": first - second, "times": first * second}[operation]
     steps = re.findall(r"(\d+) ([x+-]) (\d+) = (\d+)\.", working)
-    assert len(steps) >= 2 and int(steps[-1][3]) == answer
+    assert int(steps[-1][3]) == answer
+    assert len(steps) == working.count("=") and all(int(b) for _, _, b, _ in steps)
     for a, sign, b, c in steps:
         assert {"x": int(a) * int(b), "+": int(a) + int(b), "-": int(a) - int(b)}[sign] == int(c)
 

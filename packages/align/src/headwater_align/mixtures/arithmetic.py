@@ -31,12 +31,15 @@ def rows(number: int, seed: int = 1) -> Iterator[dict[str, str]]:
 
 
 def solve(first: int, operation: str, second: int) -> tuple[int, str]:
-    """(answer, working in words) by splitting off the tens, as it is taught for doing it in one's head."""
-    tens, ones = divmod(second, 10)
+    """(answer, working in words): the tens first, where there are any, as it is taught for doing it in one's head."""
+    sign = SIGNS[operation]
+    answer = {"plus": first + second, "minus": first - second, "times": first * second}[operation]
+    split = first if operation == "times" else second
+    tens, ones = split - split % 10, split % 10
+    if not tens or not ones:
+        return answer, f"{first} {sign} {second} = {answer}."
     if operation == "times":
-        high, low = first - first % 10, first % 10
-        parts = f"{high} x {second} = {high * second}. {low} x {second} = {low * second}. "
-        return first * second, f"{parts}{high * second} + {low * second} = {first * second}."
-    sign, step = ("+", 1) if operation == "plus" else ("-", -1)
-    middle, end = first + step * 10 * tens, first + step * second
-    return end, f"{first} {sign} {10 * tens} = {middle}. {middle} {sign} {ones} = {end}."
+        high, low = tens * second, ones * second
+        return answer, f"{tens} x {second} = {high}. {ones} x {second} = {low}. {high} + {low} = {answer}."
+    middle = first + tens if operation == "plus" else first - tens
+    return answer, f"{first} {sign} {tens} = {middle}. {middle} {sign} {ones} = {answer}."
