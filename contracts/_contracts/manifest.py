@@ -37,6 +37,7 @@ SCHEMAS = {
     "completions": 1,
     "labelsheet": 1,
     "labels": 1,
+    "unseen": 1,
     "outcome": 1,
     "results": 2,
     "report": 1,

@@ -22,7 +22,7 @@ def record(name, responses, ranks, prompt="Which?"):
 def test_the_first_loss_is_ln_2_and_the_gradient_is_beta_half():
     import torch
 
-    from headwater_align.dpo import dpo_losses
+    from headwater_align.dpo.loss import dpo_losses
 
     chosen = torch.tensor([-3.0, -7.0], requires_grad=True)
     losses = dpo_losses(chosen, torch.tensor([-4.0, -2.0]), chosen.detach(), torch.tensor([-4.0, -2.0]), beta=0.2)

@@ -15,19 +15,31 @@ from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConf
 from .dpo.config import DpoConfig
 from .labels.stage import STAGES as LABELS
 from .labels.stage import spelled_out
+from .mixtures.arguments import mixture_arguments
 from .outcome.config import OutcomeConfig
+from .unseen.config import UnseenConfig
 
 ENGINE = ("headwater_model",)
 
 STAGES = (
     Stage(
         name="instructions",
-        summary="Turn sources of demonstrations into chat messages, split into train and held-out by prompt.",
+        summary="Mix demonstrations and tasks as chat messages, split into train, held-out and unseen clusters.",
         reads={"sources": ("sources",), "items?": ("items",)},
         writes="instructions",
         cost="seconds; no network",
         config=InstructionsConfig,
-        run="headwater_align.instructions:run",
+        run="headwater_align.mixtures.stage:run",
+    ),
+    Stage(
+        name="unseen",
+        summary="Score models zero-shot on task clusters kept out of tuning, before and after.",
+        reads={"instructions": ("instructions",), "*": ("export",)},
+        writes="unseen",
+        cost="one forward pass a question, with its options as branches; seconds for small models",
+        config=UnseenConfig,
+        run="headwater_align.unseen.stage:run",
+        code=ENGINE,
     ),
     Stage(
         name="balance",
@@ -159,6 +171,12 @@ COMMANDS = (
         "Turn demonstrations or comparisons from any public format into another; rejects beside, with the reason.",
         _convert_arguments,
         "headwater_align.convert:run",
+    ),
+    Command(
+        "mixture",
+        "Say what `instructions` would make, wanted against realised, without writing it.",
+        mixture_arguments,
+        "headwater_align.mixtures.preview:run",
     ),
     Command(
         "chat", "Talk to a model in the terminal; /quit or Ctrl-D ends.", _chat_arguments, "headwater_align.chat:run"

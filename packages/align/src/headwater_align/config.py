@@ -7,13 +7,16 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ._contracts.config import Config, resolved
+from .mixtures.config import TasksConfig
 
 
-class InstructionsConfig(Config):
-    """Demonstrations: which sources, how much of each, what is held out."""
+class InstructionsConfig(TasksConfig):
+    """Demonstrations: which sources and tasks, how much of each in which form, what is held out."""
 
     sources: tuple[str, ...] = Field((), description="names of sources; empty: every source of role instructions")
-    max_rows: dict[str, int] = Field({}, description="source -> cap, conversations; the lowest hashes are kept")
+    max_rows: dict[str, int] = Field(
+        {}, description="source or task -> cap, conversations or examples; the lowest hashes are kept"
+    )
     phrasings: int = Field(2, ge=1, le=6, description="questions made from one docstring (docstring sources only)")
     heldout_fraction: float = Field(0.1, gt=0, lt=1, description="share of distinct prompts held out")
 

@@ -18,7 +18,7 @@ from .config import ENGINE, Optimization, TrainingConfig
 try:
     import headwater_model.cpu  # noqa: F401  # before torch: Megatron's import wants it
 
-    from headwater_model import checkpoint, forward, generation, guidance, launch, pretrained, reranking, runtime
+    from headwater_model import checkpoint, forward, generation, guidance, launch, pretrained, reranking, runtime, tree
     from headwater_model._contracts.config import parse, resolved
     from headwater_model.config import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
     from headwater_model.flight_log import Event, FlightLog
@@ -69,6 +69,7 @@ __all__ = [
     "reranking",
     "runtime",
     "torch",
+    "tree",
 ]
 
 

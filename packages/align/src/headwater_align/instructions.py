@@ -1,4 +1,4 @@
-"""Stage `instructions`: sources of demonstrations -> chat messages, split into train and held-out."""
+"""Demonstrations as records, their split into train and held-out, and their files; both data stages use them."""
 
 from __future__ import annotations
 
@@ -6,37 +6,24 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from ._contracts.stage import Run
-from .config import InstructionsConfig
 from .conversation import BadRow, identity
 from .overlap import ItemIndex
-from .readers import Row, Source, rows, sources_with_role
+from .readers import Row, Source, rows
 from .readers import demonstrations as read_demonstrations
-from .splitting import split_by_prompt
-
-
-def run(run: Run) -> None:
-    """Write train.jsonl, heldout.jsonl, rejects.jsonl and metrics.json."""
-    config: InstructionsConfig = run.config
-    items = ItemIndex.from_artefact(run.inputs["items"]) if "items" in run.inputs else None
-    records: list[dict] = []
-    rejects: list[dict] = []
-    for source in sources_with_role(run.inputs["sources"], "instructions", config.sources):
-        made, refused = demonstrations(source, config.phrasings, config.max_rows.get(source.name), items)
-        records, rejects = records + made, rejects + refused
-        run.log(f"{source.name}: {len(made)} conversations, {len(refused)} rejects")
-    split = split_by_prompt(records, config.heldout_fraction)
-    write_split(run.out, split, rejects)
-    run.write_metrics(count(split, rejects))
 
 
 def demonstrations(
-    source: Source, phrasings: int, cap: int | None = None, items: ItemIndex | None = None
+    source: Source,
+    phrasings: int,
+    cap: int | None = None,
+    items: ItemIndex | None = None,
+    unseen: ItemIndex | None = None,
 ) -> tuple[list[dict], list[dict]]:
     """(records, rejects) of one source: each record {"id", "source", "licence", "split", "messages"}, each id once.
 
     `split` is what the row says itself, or None; `task` and `cluster` are there where the row says them.
 
+    Refused are benchmark `items` and what belongs to `unseen` task clusters.
     With a cap the `cap` lowest ids are kept: ids are hashes, so this is a sample that does not depend on the order.
     """
     made: dict[str, dict] = {}
@@ -50,8 +37,11 @@ def demonstrations(
                     if shown.get("split") == "heldout":  # one of two equal rows says test: neither is trained on
                         made[name]["split"] = "heldout"
                     raise BadRow("duplicate")
-                if items is not None and items.found_in("\n".join(m["content"] for m in messages)):
+                text = "\n".join(m["content"] for m in messages)
+                if items is not None and items.found_in(text):
                     raise BadRow("holds a benchmark item")
+                if unseen is not None and unseen.found_in(text):
+                    raise BadRow("holds a row of a held-out cluster")
                 about = {"id": name, "source": source.name, "licence": source.licence, "split": shown.get("split")}
                 told = {key: shown[key] for key in ("task", "cluster") if key in shown}
                 made[name] = {**about, "messages": messages, **told}

@@ -17,8 +17,10 @@ class ItemIndex:
 
     def __init__(self, texts: list[str]):
         self.grams: dict[int, set[tuple[str, ...]]] = {}
+        self.whole: set[tuple[str, ...]] = set()
         for text in texts:
             words = tuple(_WORD.findall(text.casefold()))
+            self.whole.add(words)
             n = min(N, len(words))
             if n >= SHORTEST:
                 self.grams.setdefault(n, set()).update(words[i : i + n] for i in range(len(words) - n + 1))
@@ -36,3 +38,7 @@ class ItemIndex:
         """Whether the text shares 13 words in a row with an item, or holds the whole of a shorter one."""
         words = tuple(_WORD.findall(text.casefold()))
         return any(words[i : i + n] in grams for n, grams in self.grams.items() for i in range(len(words) - n + 1))
+
+    def holds(self, text: str) -> bool:
+        """Whether the text is an item word for word, however short."""
+        return tuple(_WORD.findall(text.casefold())) in self.whole

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from .._contracts.config import Config
 
-Role = Literal["corpus", "items", "instructions", "preferences", "weights", "wordlists", "references"]
+Role = Literal["corpus", "items", "instructions", "preferences", "tasks", "weights", "wordlists", "references"]
 Category = Literal["academic", "internet", "prose", "dialogue", "misc"]
 Reader = Literal[
     "auto", "html", "text", "markdown", "code", "dialogue", "dictd", "r-text", "jsonl", "lines", "raw",

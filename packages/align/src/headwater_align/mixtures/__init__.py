@@ -1,0 +1,1 @@
+"""Instruction mixtures: structured tasks, their phrasings, and how much of each."""

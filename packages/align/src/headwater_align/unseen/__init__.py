@@ -1,0 +1,1 @@
+"""Zero-shot scores on task clusters that were kept out of tuning."""
