@@ -234,6 +234,6 @@ def stage_runs(base_model, instructions, reward_inputs, ppo_inputs) -> dict[str,
     """{stage: (inputs, options)} of the stages that a test kills and resumes."""
     return {
         "sft": ({"model": base_model, "instructions": instructions}, _set(SFT)),
-        "reward": (reward_inputs, _set(REWARD)),
+        "reward": (reward_inputs, _set([*REWARD, "dropout=0.1"])),
         "ppo": (ppo_inputs, _set([*PPO, "steps=8", "kl_target=0.5"])),
     }

@@ -9,6 +9,7 @@ from headwater_align._contracts import manifest
 from headwater_align._contracts.errors import UserError
 from headwater_align.chat_format import ChatFormat
 from headwater_align.cli import main
+from headwater_align.config import RewardConfig
 from headwater_align.instructions import read_split
 from headwater_align.rankings import prepare
 from headwater_align.reward.data import microbatches
@@ -196,11 +197,24 @@ def test_nothing_to_learn_from_is_one_line_with_the_reason(
     assert "all ranks are equal" in error and len(error.strip().splitlines()) == 1
 
 
-def test_two_data_ranks_learn_what_one_learns(run_reward, tmp_path):
-    options = ("epochs=1", "batch_size=15", "micro_batch=7", "threads=1")
+def test_a_task_that_is_solved_is_no_divergence_and_a_run_that_climbs_is():
+    from headwater_align.engine import Policy, settings_of
+
+    def measures(losses):
+        policy = Policy(settings_of(RewardConfig(), "reward").spikes)
+        return {policy.decide(step, loss, 1.0).kind for step, loss in enumerate(losses, 1)}
+
+    solved = [max(0.69 * 0.9**step, 7.5e-5) * (1 + 0.3 * (step // 40 % 2)) for step in range(240)]
+    assert measures(solved) == {"go"}
+    assert "stop" in measures([0.69] * 70 + [0.69 + 0.02 * step for step in range(200)])
+
+
+@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{pipeline: 2}"])
+def test_two_ranks_learn_what_one_learns(layout, run_reward, tmp_path):
+    options = ("epochs=1", "batch_size=15", "micro_batch=7", "threads=1", "tie_threshold=0.1")
     logs = []
-    for name, layout in (("one", "{}"), ("two", "{data: 2, zero: 1}")):
-        out = run_reward(tmp_path / name, *options, f"parallel={layout}")
+    for name, parallel in (("one", "{}"), ("two", layout)):
+        out = run_reward(tmp_path / name, *options, f"parallel={parallel}")
         logs.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
     for one, two in zip(*logs, strict=True):
