@@ -28,19 +28,22 @@ def logits(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
 
 
-def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
+def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
     """log p(token t+1 | tokens to t), without holding all logits; differentiable.
 
     Args:
         tokens: int64 [batch, positions], padded on the right, or on the left with `padding`.
         padding: bool [batch, positions], True at padding on the left.
+        wanted: bool [batch, positions - 1], which of the answers are of use; the others are 0, and cost less.
 
     Returns:
         float32 [batch, positions - 1]; what stands at padding means nothing.
     """
     tokens = tokens.to(cpu.DEVICE)
     mask = attention_mask(None if padding is None else padding[:, :-1])
-    return -model(tokens[:, :-1], None, mask, labels=tokens[:, 1:])
+    wanted = None if wanted is None else wanted.to(cpu.DEVICE)
+    with cpu.on_device():
+        return -model(tokens[:, :-1], None, mask, labels=tokens[:, 1:], wanted=wanted)
 
 
 @torch.no_grad()
@@ -95,7 +98,8 @@ def values(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         float32 [batch, positions].
     """
-    return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
+    with cpu.on_device():
+        return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
 
 
 def attention_mask(padding: Tensor | None) -> Tensor | None:

@@ -45,9 +45,10 @@ class GPT(GPTModel):
 
     head: Head = "lm"
     kind: Kind = "decoder"
-    inputs = ("position_ids", "attention_mask", "labels", "prefix")
+    inputs = ("position_ids", "attention_mask", "labels", "wanted", "prefix")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
     _scores = False
+    _wanted: Tensor | None = None
 
     def forward(  # type: ignore[override]
         self,
@@ -57,6 +58,7 @@ class GPT(GPTModel):
         labels: Tensor | None = None,
         scores: bool = False,
         prefix: Tensor | None = None,
+        wanted: Tensor | None = None,
         **megatron: Any,
     ) -> Any:
         """Run the model (on a pipeline's inner rank: this rank's layers).
@@ -72,6 +74,8 @@ class GPT(GPTModel):
             scores: with labels, answer log-likelihoods and greedy flags instead of the loss.
             prefix: int64 [batch], length of each row's prefix, whose positions all see each other (T5,
                 arXiv:1910.10683, section 3.2.1); in place of attention_mask.
+            wanted: bool [batch, positions], with labels and without scores: positions whose loss matters. The output
+                layer, a large part of a small model, runs there only; elsewhere the loss is 0.
 
         Returns:
             head "lm", no labels: logits [batch, positions, vocabulary] in the model's type.
@@ -82,7 +86,7 @@ class GPT(GPTModel):
         Raises:
             ValueError: prefix together with attention_mask, or more positions than the model has.
         """
-        self._scores = scores
+        self._scores, self._wanted = scores, wanted
         if prefix is not None:
             if attention_mask is not None:
                 raise ValueError("prefix makes a mask of its own; give it or attention_mask, not both")
@@ -116,11 +120,16 @@ class GPT(GPTModel):
             hidden_states = copy_to_tensor_model_parallel_region(hidden_states, group=tensor_group)
         rows, batch, width = hidden_states.shape
         group = tensor_group if tensor_group.size() > 1 else None
-        flat = labels.t().reshape(-1)
+        flat, hidden_states = labels.t().reshape(-1), hidden_states.reshape(-1, width)
         if self._scores:
-            found = linear_scores(hidden_states.reshape(-1, width), weight, flat, group)
+            found = linear_scores(hidden_states, weight, flat, group)
             return tuple(t.view(rows, batch).t() for t in found)
-        loss = linear_cross_entropy(hidden_states.reshape(-1, width), weight, flat, group)
+        if self._wanted is None:
+            loss = linear_cross_entropy(hidden_states, weight, flat, group)
+        else:
+            at = self._wanted.t().reshape(-1).nonzero().squeeze(-1)
+            found = linear_cross_entropy(hidden_states.index_select(0, at), weight, flat[at], group)
+            loss = found.new_zeros(len(flat)).index_copy(0, at, found)
         return loss.view(rows, batch).t()
 
 

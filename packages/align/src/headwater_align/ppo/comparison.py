@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 
-from . import ppo
-from .chat_format import ChatFormat
-from .config import PpoConfig
-from .engine import GPT
-from .intervals import bootstrap_mean, wilson
-from .reward_model import RewardModel
-from .rollouts import draw_seed, logprobs, sample
+from ..chat_format import ChatFormat
+from ..config import PpoConfig
+from ..engine import GPT, torch
+from ..intervals import bootstrap_mean, wilson
+from ..reward_model import RewardModel
+from .estimators import masked_mean
+from .prompts import draw_seed
+from .rollouts import logprobs, micro_batches, sample
 
 
 def compare(
@@ -38,17 +38,18 @@ def compare(
     metrics: dict[str, float] = {"heldout_prompts": len(prompts)}
     for name, model in models.items():
         seed = draw_seed(config.seed, 2**31)
-        episodes = sample(model, asked, chat, config.max_response_length, seed, config.batch_size)
+        episodes = sample(model, asked, chat, config.max_response_length, seed, config.sample_batch)
         rewards[name] = judge(episodes.rows, chat.pad, config.micro_batch).double().numpy()
         texts[name] = [chat.text(answer) for answer in episodes.answers]
-        own, reference = (logprobs(m, episodes, chat.pad, config.micro_batch) for m in (model, models["sft"]))
+        parts = micro_batches(range(len(asked)), [len(row) for row in episodes.rows], config.micro_batch)
+        own, reference = (logprobs(m, episodes, chat.pad, parts) for m in (model, models["sft"]))
         mean, low, high = bootstrap_mean(_by_prompt(rewards[name], len(prompts)), config.seed)
         metrics |= {
             f"{name}_reward": mean,
             f"{name}_reward_low": low,
             f"{name}_reward_high": high,
             f"{name}_kl": torch.where(episodes.mask, own - reference, 0).sum(1).mean().item(),
-            f"{name}_entropy": -ppo.masked_mean(own, episodes.mask).item(),
+            f"{name}_entropy": -masked_mean(own, episodes.mask).item(),
             f"{name}_answer_tokens": float(np.mean(episodes.lengths)),
             f"{name}_finished": float(np.mean(episodes.finished)),
         }

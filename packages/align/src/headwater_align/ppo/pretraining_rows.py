@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import headwater_model.cpu  # noqa: F401
-
 import numpy as np
-import torch
-from megatron.core.datasets.indexed_dataset import IndexedDataset
 from torch import Tensor
 
-from ._contracts.errors import UserError
+from .._contracts.errors import UserError
+from ..engine import torch
 
 
 class PretrainingRows:
@@ -19,6 +16,8 @@ class PretrainingRows:
 
     def __init__(self, folder: Path, length: int):
         """Open the dataset; raises UserError where it holds fewer than `length` tokens."""
+        from megatron.core.datasets.indexed_dataset import IndexedDataset
+
         index = IndexedDataset(str(folder / "train")).index
         self.tokens = np.memmap(folder / "train.bin", dtype=index.dtype, mode="r")
         self.length = length
@@ -26,6 +25,6 @@ class PretrainingRows:
             raise UserError(f"{folder}: {len(self.tokens)} tokens, too few for rows of {length}; lower ptx_length")
 
     def draw(self, rows: int, seed: int) -> Tensor:
-        """int64 [rows, length] at places that `seed` picks."""
+        """int64 [rows, length] at places that `seed` picks, the same on every rank."""
         starts = np.random.default_rng(seed).integers(0, len(self.tokens) - self.length, size=rows)
         return torch.from_numpy(np.stack([self.tokens[s : s + self.length].astype(np.int64) for s in starts]))
