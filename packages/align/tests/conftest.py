@@ -147,6 +147,7 @@ PPO = [
     "max_response_length=12",
     "heldout_prompts=16",
     "checkpoint_every=2",
+    "normalise_samples=64",
 ]
 
 

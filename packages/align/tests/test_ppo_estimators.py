@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headwater_align import ppo
+from headwater_align.ppo.controllers import KlController
 
 
 def brute_gae(rewards, values, mask, gamma, lam):
@@ -70,6 +71,22 @@ def test_whitening_gives_mean_zero_and_variance_one_over_the_mask():
     assert not white[~mask].any()
 
 
+def test_whitening_rewards_scales_them_and_keeps_their_mean():
+    x, mask = torch.tensor([[1.0, 2.0, 99.0], [3.0, 6.0, -99.0]]), torch.tensor([[True, True, False]] * 2)
+    white = ppo.whiten(x, mask, shift_mean=False)
+    # mean 3, variance (4 + 1 + 0 + 9) / 4 = 3.5
+    expected = [3 + (v - 3) / math.sqrt(3.5) for v in (1, 2, 3, 6)]
+    assert white[mask].tolist() == pytest.approx(expected, abs=1e-5)
+    assert not white[~mask].any()
+
+
+def test_explained_variance_is_one_for_perfect_values_and_zero_for_a_constant():
+    returns, mask = torch.tensor([[1.0, 2.0, 50.0], [4.0, 5.0, 50.0]]), torch.tensor([[True, True, False]] * 2)
+    assert ppo.explained_variance(returns.clone(), returns, mask).item() == 1
+    assert ppo.explained_variance(torch.full((2, 3), 3.0), returns, mask).item() == pytest.approx(0)
+    assert ppo.explained_variance(returns - 1, returns, mask).item() == pytest.approx(1 - 1 / 2.5)
+
+
 @pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
 def test_the_kl_of_identical_policies_is_zero(estimator):
     logprobs = torch.tensor([[-0.1, -3.0, -20.0]])
@@ -126,6 +143,14 @@ def test_the_controller_raises_the_coefficient_above_target_and_lowers_it_below(
     assert ppo.adapt_kl_coef(0.1, 12.0, 6.0, 100, 10) == pytest.approx(0.1 * 1.02)  # error bounded at 0.2
     assert ppo.adapt_kl_coef(0.1, 0.0, 6.0, 100, 10) == pytest.approx(0.1 * 0.98)
     assert ppo.adapt_kl_coef(0.1, 6.0, 6.0, 100, 10) == 0.1
+
+
+def test_a_fixed_controller_keeps_its_coefficient_and_an_adaptive_one_does_not():
+    fixed, adaptive = KlController(0.1), KlController(0.1, target=6.0, horizon=100)
+    for controller in (fixed, adaptive):
+        controller.update(kl=3.0, episodes=10)
+    assert fixed.coef == 0.1
+    assert adaptive.coef == pytest.approx(0.1 * (1 - 0.2 * 0.1))  # error of -0.5, bounded at -0.2
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

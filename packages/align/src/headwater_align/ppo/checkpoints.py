@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from ..engine import RunConfig, Trainer, checkpoint
 from . import ranks
@@ -44,13 +43,7 @@ class Checkpoints:
         """
         Args:
             trainers: name -> trainer, each saved in a folder of its name.
-
-        Raises:
-            UserError: a setting of `checkpoints` that this stage does not have.
         """
-        other = sorted(settings.checkpoints.model_fields_set - {"last"})
-        if other:
-            raise UserError(f"ppo.checkpoints.{other[0]}: PPO keeps the newest checkpoints (last) only; remove it")
         self.root, self.trainers, self.keep = root, trainers, settings.checkpoints.last
         root.mkdir(parents=True, exist_ok=True)
 

@@ -39,6 +39,7 @@ def run(run: Run) -> None:
     """Train, compare with SFT on held-out prompts, and write the export, log.jsonl, curve.csv, rollouts.jsonl,
     flight.jsonl, samples.jsonl and metrics.json."""
     config: PpoConfig = run.config
+    _check(settings_of(config, run.stage.name))
     job.start(run, train)
     policy = job.trained(run, run.inputs["policy"], "policy")
     reference = pretrained.load(run.inputs.get("reference", run.inputs["policy"]), dtype=pretrained.TYPES[config.dtype])
@@ -114,15 +115,22 @@ def curve(log: Sequence[dict]) -> str:
     return text.getvalue()
 
 
+def _check(settings: RunConfig) -> None:
+    """Refuse settings that other stages have and this one has not, before any rank is started."""
+    if settings.parallel.context > 1:
+        raise UserError("ppo.parallel.context: context-parallel ranks can't sample; set it to 1")
+    other = sorted(settings.checkpoints.model_fields_set - {"last"})
+    if other:
+        raise UserError(f"ppo.checkpoints.{other[0]}: PPO keeps the newest checkpoints (last) only; remove it")
+
+
 def _cast(run: Run, settings: RunConfig) -> tuple[Actors, Loaded]:
     """Load the models; also the policy as loaded, with its shape.
 
     Raises:
-        UserError: models that do not fit each other, the lengths or the layout.
+        UserError: models that do not fit each other, the lengths or the layout; ptx without tokens.
     """
     config: PpoConfig = run.config
-    if settings.parallel.context > 1:
-        raise UserError("ppo.parallel.context: context-parallel ranks can't sample; set it to 1")
     dtype = pretrained.TYPES[config.dtype]
     policy = pretrained.load(run.inputs["policy"], dtype=dtype)
     reference = pretrained.load(run.inputs.get("reference", run.inputs["policy"]), dtype=dtype)
