@@ -10,7 +10,7 @@ from headwater_align.ppo.prompts import draw_seed
 from headwater_align.ppo.rollouts import sample
 from headwater_align.ppo.update import update
 
-STEPS, LENGTH = 40, 6
+STEPS, EPOCHS, LENGTH = 44, 2, 6
 
 
 class Share:
@@ -29,16 +29,16 @@ class Share:
 def test_it_comes_near_the_optimum_and_the_reference_stays(seed, base_model):
     runtime.initialize(seed=seed)
     torch.set_num_threads(1)
-    rates = PpoOptimization(lr=0.01, warmup=0.0)
+    rates = PpoOptimization(lr=0.005, warmup=0.0)
     config = PpoConfig(
-        seed=seed, steps=STEPS, batch_size=32, minibatches=1, inner_epochs=4, micro_batch=32, kl_coef=0.0,
+        seed=seed, steps=STEPS, batch_size=64, minibatches=1, inner_epochs=EPOCHS, micro_batch=64, kl_coef=0.0,
         missing_end_penalty=0.0, max_response_length=LENGTH, policy_optimizer=rates, value_optimizer=rates,
     )  # fmt: skip
     policy, reference = pretrained.load(base_model), pretrained.load(base_model)
     value = pretrained.load(base_model, head="scalar")
     before = {name: weight.clone() for name, weight in reference.model.state_dict().items() if weight is not None}
     token = 65 + seed
-    trainers = [make_trainer(model.model, rates, STEPS * 4) for model in (policy, value)]
+    trainers = [make_trainer(model.model, rates, STEPS * EPOCHS) for model in (policy, value)]
     actors = Actors(*trainers, reference, Share(token), ChatFormat(policy.tokenizer), None)
     prompts = [[259, 40 + row % 3, 261, 260] for row in range(config.batch_size)]
     rewards = []

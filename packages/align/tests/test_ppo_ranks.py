@@ -22,7 +22,7 @@ def alone(run_ppo, tmp_path_factory):
     return run(run_ppo, tmp_path_factory.mktemp("alone"))
 
 
-@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{tensor: 2, sequence: true}"])
+@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{tensor: 2}"])
 def test_two_ranks_sample_and_learn_what_one_does(layout, alone, run_ppo, tmp_path):
     log, weights, shown = run(run_ppo, tmp_path, f"parallel={layout}", "threads=1")
     for mine, other in zip(log, alone[0], strict=True):

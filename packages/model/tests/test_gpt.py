@@ -51,3 +51,21 @@ def test_weights_follow_from_the_seed_alone(shape: ModelConfig) -> None:
 def test_an_untrained_model_predicts_near_the_uniform_distribution(shape: ModelConfig) -> None:
     loss = -forward.token_logprobs(gpt.build(shape, seed=3), _tokens(8, 32)).mean().item()
     assert abs(loss - torch.log(torch.tensor(512.0)).item()) < 0.1
+
+
+def test_what_the_loss_mask_leaves_out_costs_nothing_and_changes_nothing_else(shape: ModelConfig) -> None:
+    """Its labels need not even be ids; loss and gradients are those of the whole less what is left out."""
+    found = []
+    tokens, mask = _tokens(3, 20), torch.rand(3, 20, generator=torch.Generator().manual_seed(5)) < 0.4
+    labels = tokens.roll(-1, 1)
+    for given in (None, mask):
+        model = gpt.build(shape, seed=3)
+        losses = model(tokens, labels=labels if given is None else labels.where(mask, -100), loss_mask=given)
+        (losses * mask).sum().backward()
+        found.append([losses * mask, *(p.grad for p in model.parameters())])
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+    assert not losses[~mask].any()
+    model = gpt.build(shape, seed=3)
+    nothing = model(tokens, labels=labels, loss_mask=torch.zeros_like(mask))
+    nothing.sum().backward()
+    assert not nothing.any() and not any(p.grad.any() for p in model.parameters())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 
@@ -24,6 +26,21 @@ def test_it_is_the_product_for_every_layout_that_training_uses() -> None:
     out = torch.empty(60, 33)
     assert products.matmul(flat_x, w.t(), out=out) is out
     assert torch.allclose(out, flat_x @ w.t(), atol=1e-4)
+
+
+def test_matrices_may_lie_in_memory_in_any_way() -> None:
+    def views(rows: int, columns: int) -> list[torch.Tensor]:
+        return [
+            torch.randn(columns, rows).t(),
+            torch.randn(rows, columns + 3)[:, 1:-2],
+            torch.randn(columns + 5, rows)[2:-3].t(),
+            torch.randn(columns, rows + 4)[:, 2:-2].t(),
+            torch.randn(2 * rows, columns)[::2],
+            torch.randn(1, columns).expand(rows, columns),
+        ]
+
+    for a, b in itertools.product(views(30, 128), views(128, 57)):
+        assert torch.allclose(products.matmul(a, b).double(), a.double() @ b.double(), atol=1e-4)
 
 
 def test_what_wants_a_gradient_gets_torchs_own() -> None:

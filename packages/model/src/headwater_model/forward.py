@@ -25,7 +25,8 @@ def logits(model: GPT, tokens: Tensor, padding: Tensor | None = None) -> Tensor:
     Returns:
         [batch, positions, vocabulary] in the model's type.
     """
-    return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
+    with cpu.on_device():
+        return model(tokens.to(cpu.DEVICE), None, attention_mask(padding))
 
 
 def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None, wanted: Tensor | None = None) -> Tensor:
@@ -34,7 +35,7 @@ def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None, wa
     Args:
         tokens: int64 [batch, positions], padded on the right, or on the left with `padding`.
         padding: bool [batch, positions], True at padding on the left.
-        wanted: bool [batch, positions - 1], which of the answers are of use; the others are 0, and cost less.
+        wanted: bool [batch, positions - 1]; elsewhere the answer is 0 and the output layer does not run.
 
     Returns:
         float32 [batch, positions - 1]; what stands at padding means nothing.
@@ -43,7 +44,7 @@ def token_logprobs(model: GPT, tokens: Tensor, padding: Tensor | None = None, wa
     mask = attention_mask(None if padding is None else padding[:, :-1])
     wanted = None if wanted is None else wanted.to(cpu.DEVICE)
     with cpu.on_device():
-        return -model(tokens[:, :-1], None, mask, labels=tokens[:, 1:], wanted=wanted)
+        return -model(tokens[:, :-1], None, mask, labels=tokens[:, 1:], loss_mask=wanted)
 
 
 @torch.no_grad()
@@ -54,7 +55,8 @@ def token_scores(model: GPT, tokens: Tensor) -> tuple[Tensor, Tensor]:
         float32 [batch, positions - 1], bool [batch, positions - 1].
     """
     tokens = tokens.to(cpu.DEVICE)
-    return model(tokens[:, :-1], labels=tokens[:, 1:], scores=True)
+    with cpu.on_device():
+        return model(tokens[:, :-1], labels=tokens[:, 1:], scores=True)
 
 
 @torch.no_grad()

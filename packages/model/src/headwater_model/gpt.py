@@ -45,10 +45,10 @@ class GPT(GPTModel):
 
     head: Head = "lm"
     kind: Kind = "decoder"
-    inputs = ("position_ids", "attention_mask", "labels", "wanted", "prefix")
+    inputs = ("position_ids", "attention_mask", "labels", "prefix", "loss_mask")
     """What of a batch, beside its tokens, `forward` takes (see `trainer.Trainer.step`)."""
     _scores = False
-    _wanted: Tensor | None = None
+    _loss_mask: Tensor | None = None
 
     def forward(  # type: ignore[override]
         self,
@@ -58,7 +58,7 @@ class GPT(GPTModel):
         labels: Tensor | None = None,
         scores: bool = False,
         prefix: Tensor | None = None,
-        wanted: Tensor | None = None,
+        loss_mask: Tensor | None = None,
         **megatron: Any,
     ) -> Any:
         """Run the model (on a pipeline's inner rank: this rank's layers).
@@ -74,8 +74,8 @@ class GPT(GPTModel):
             scores: with labels, answer log-likelihoods and greedy flags instead of the loss.
             prefix: int64 [batch], length of each row's prefix, whose positions all see each other (T5,
                 arXiv:1910.10683, section 3.2.1); in place of attention_mask.
-            wanted: bool [batch, positions], with labels and without scores: positions whose loss matters. The output
-                layer, a large part of a small model, runs there only; elsewhere the loss is 0.
+            loss_mask: bool or float [batch, positions], with labels: where it is 0 the label is not looked at, the
+                answer is 0, and the output layer does not run.
 
         Returns:
             head "lm", no labels: logits [batch, positions, vocabulary] in the model's type.
@@ -86,7 +86,7 @@ class GPT(GPTModel):
         Raises:
             ValueError: prefix together with attention_mask, or more positions than the model has.
         """
-        self._scores, self._wanted = scores, wanted
+        self._scores, self._loss_mask = scores, loss_mask
         if prefix is not None:
             if attention_mask is not None:
                 raise ValueError("prefix makes a mask of its own; give it or attention_mask, not both")
@@ -120,17 +120,16 @@ class GPT(GPTModel):
             hidden_states = copy_to_tensor_model_parallel_region(hidden_states, group=tensor_group)
         rows, batch, width = hidden_states.shape
         group = tensor_group if tensor_group.size() > 1 else None
-        flat, hidden_states = labels.t().reshape(-1), hidden_states.reshape(-1, width)
+        flat = labels.t().reshape(-1)
         if self._scores:
-            found = linear_scores(hidden_states, weight, flat, group)
+            found = linear_scores(hidden_states.reshape(-1, width), weight, flat, group)
             return tuple(t.view(rows, batch).t() for t in found)
-        if self._wanted is None:
-            loss = linear_cross_entropy(hidden_states, weight, flat, group)
-        else:
-            at = self._wanted.t().reshape(-1).nonzero().squeeze(-1)
-            found = linear_cross_entropy(hidden_states.index_select(0, at), weight, flat[at], group)
-            loss = found.new_zeros(len(flat)).index_copy(0, at, found)
-        return loss.view(rows, batch).t()
+        hidden = hidden_states.reshape(-1, width)
+        if self._loss_mask is None:
+            return linear_cross_entropy(hidden, weight, flat, group).view(rows, batch).t()
+        counted = self._loss_mask.t().reshape(-1).nonzero().squeeze(1)
+        some = linear_cross_entropy(hidden[counted], weight, flat[counted], group)
+        return some.new_zeros(len(flat)).index_copy(0, counted, some).view(rows, batch).t()
 
 
 class ScalarHead(nn.Linear):

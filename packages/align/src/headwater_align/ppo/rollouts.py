@@ -8,6 +8,7 @@ Data ranks each do their share of the rows, and all get the whole; everything he
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +20,10 @@ from torch import Tensor
 from .._contracts.manifest import write_atomic
 from ..batching import pad
 from ..chat_format import ChatFormat
-from ..engine import GPT, forward, generation, torch
+from ..engine import GPT, forward, generation, runtime, torch
 from ..reward_model import RewardModel
 from . import ranks
 from .prompts import draw_seed
-
-MULTIPLE = 8
-"""What the positions of a forward pass are rounded up to."""
 
 
 @dataclass(frozen=True)
@@ -85,9 +83,11 @@ def micro_batches(rows: Sequence[int], lengths: Sequence[int], size: int) -> lis
 
 
 def padded(rows: Sequence[Sequence[int]], filler: int) -> Tensor:
-    """int64 [rows, W], with W - 1, the positions whose next token is known, a multiple of `MULTIPLE`."""
+    """int64 [rows, W], with W - 1, the positions whose next token is known, a multiple of 8 and of what the layout cuts
+    positions into."""
     tokens = pad(rows, filler)
-    return torch.nn.functional.pad(tokens, (0, (1 - tokens.size(1)) % MULTIPLE), value=filler)
+    multiple = math.lcm(8, runtime.layout().position_parts)
+    return torch.nn.functional.pad(tokens, (0, (1 - tokens.size(1)) % multiple), value=filler)
 
 
 @torch.no_grad()

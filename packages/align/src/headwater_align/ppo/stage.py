@@ -152,7 +152,7 @@ def _cast(run: Run, settings: RunConfig) -> tuple[Actors, Loaded]:
     if config.ptx_coef:
         if "tokens" not in run.inputs:
             raise UserError("ptx_coef needs --in tokens=DIR, the pre-training tokens; or set ptx_coef to 0")
-        if config.ptx_length > policy.config.context + 1:
+        if config.ptx_length > policy.config.context:
             raise UserError(f"ptx_length {config.ptx_length} is above the model's context of {policy.config.context}")
         pretraining = PretrainingRows(run.inputs["tokens"], config.ptx_length)
     reference.model.requires_grad_(False)

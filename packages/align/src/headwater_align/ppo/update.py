@@ -56,8 +56,8 @@ def update(actors: Actors, experience: Experience, config: PpoConfig, seed: int,
 def microbatches(experience: Experience, rows: Sequence[int], size: int, filler: int) -> list[dict]:
     """This data rank's micro-batches of at most `size` episodes of like length.
 
-    Keys: tokens, labels (int64), mask, wanted (bool, the same), logprobs, values, advantages, returns (float32), each
-    [rows, positions]. A rank without an episode gets one whose every token is masked, so that it keeps in step.
+    Keys: tokens, labels (int64), loss_mask (bool, the sampled tokens), logprobs, values, advantages, returns (float32),
+    each [rows, positions]. A rank without an episode gets one whose every token is masked, so that it keeps in step.
     """
     all_rows = experience.episodes.rows
     parts = micro_batches(rows, [len(row) for row in all_rows], size)
@@ -67,7 +67,7 @@ def microbatches(experience: Experience, rows: Sequence[int], size: int, filler:
         mask = _cut(experience.mask, part, tokens.size(1) - 1) & bool(parts)
         piece = {"tokens": tokens[:, :-1].contiguous(), "labels": tokens[:, 1:].contiguous()}
         piece |= {name: _cut(getattr(experience, name), part, tokens.size(1) - 1) for name in PER_TOKEN}
-        made.append({**piece, "mask": mask, "wanted": mask})
+        made.append({**piece, "loss_mask": mask})
     return made
 
 
@@ -79,7 +79,7 @@ def _cut(x: Tensor, part: Sequence[int], width: int) -> Tensor:
 
 def _value_step(actors: Actors, pieces: list[dict], config: PpoConfig, guard: Guard | None) -> list[LogRow]:
     """The figures of one update; none if the guard was against it."""
-    bare = [{name: piece[name] for name in ("tokens", "mask", "values", "returns")} for piece in pieces]
+    bare = [{name: piece[name] for name in ("tokens", "loss_mask", "values", "returns")} for piece in pieces]
     made: list[LogRow] = []
 
     def accept(row: LogRow) -> bool:
@@ -159,7 +159,7 @@ def policy_loss(config: PpoConfig, largest: Largest) -> Loss:
             size = torch.tensor(nll.numel(), device=nll.device)
             own = {name: (none, none) for name in names}
             return batch["ptx_weight"] * nll.sum(), none.int(), {**own, "ptx_loss": (nll.sum(), size)}
-        mask, old = batch["mask"], batch["logprobs"]
+        mask, old = batch["loss_mask"], batch["logprobs"]
         losses, clipped = policy_losses(-nll, old, batch["advantages"], config.clip)
         ratio = torch.where(mask, (-nll - old).exp(), 0).detach()
         largest.add(ratio)
@@ -179,7 +179,7 @@ def value_loss(config: PpoConfig, gain: float, bias: float) -> Loss:
     """Loss function of the value's trainer, in the units of the normalised reward."""
 
     def loss(output: Tensor, batch: Batch) -> tuple[Tensor, Tensor, dict]:
-        mask = batch["mask"]
+        mask = batch["loss_mask"]
         values = gain * output + bias
         losses, clipped = value_losses(values, batch["values"], batch["returns"], config.value_clip)
         return torch.where(mask, losses, 0).sum(), mask.sum(), {"clipped": (clipped & mask).sum()}
