@@ -218,8 +218,10 @@ def reward_trl(precision: str, folder: str, settings: str) -> None:
 
 
 def ppo_headwater(precision: str, folder: str) -> None:
-    from headwater_align import train_ppo
-    from headwater_align.rollouts import draw_seed, sample
+    from headwater_align.ppo.experience import evaluate_episodes
+    from headwater_align.ppo.prompts import draw_seed
+    from headwater_align.ppo.rollouts import sample
+    from headwater_align.ppo.update import update
 
     actors, config = _actors(precision, folder, LR)
     prompts = read(folder)["prompts"]
@@ -228,31 +230,32 @@ def ppo_headwater(precision: str, folder: str) -> None:
     while True:
         seed = draw_seed(1, step)
         episodes = sample(actors.policy.module, prompts, actors.chat, RESPONSE, seed, EPISODES)
-        experience, _ = train_ppo.evaluate_episodes(actors, episodes, config, config.kl_coef)
-        train_ppo.update(actors, experience, config, seed)
+        experience, _ = evaluate_episodes(actors, episodes, config, config.kl_coef, seed)
+        update(actors, experience, config, seed)
         step += 1
         turns.step_done()
 
 
 def ppo_check_headwater(precision: str, folder: str) -> None:
     """Score, KL, policy and value loss of given episodes, and the likelihood of their answers; nothing is learnt."""
-    from headwater_align import train_ppo
-    from headwater_align.rollouts import Episodes
+    from headwater_align.ppo.experience import evaluate_episodes
+    from headwater_align.ppo.rollouts import Episodes
+    from headwater_align.ppo.update import update
 
     actors, config = _actors(precision, folder, NOTHING)
     data = read(folder)
     episodes = Episodes(data["prompts"], _given(), [False] * EPISODES)
-    experience, figures = train_ppo.evaluate_episodes(actors, episodes, config, config.kl_coef)
-    figures |= train_ppo.update(actors, experience, config, 1)
+    experience, figures = evaluate_episodes(actors, episodes, config, config.kl_coef, 1)
+    figures |= update(actors, experience, config, 1)
     entropy = figures["entropy"] * RESPONSE
     Turns(warm=1).step_done([figures["score"], figures["kl"], entropy, figures["value_loss"]])
 
 
 def _actors(precision: str, folder: str, lr: float) -> tuple[Any, Any]:
-    from headwater_align import train_ppo
     from headwater_align.chat_format import ChatFormat
     from headwater_align.config import PpoConfig, PpoOptimization
     from headwater_align.engine import pretrained
+    from headwater_align.ppo.experience import Actors
     from headwater_align.reward_model import RewardModel
 
     rates = PpoOptimization(lr=lr, warmup=0.0)
@@ -265,7 +268,7 @@ def _actors(precision: str, folder: str, lr: float) -> tuple[Any, Any]:
     value, _ = _trainer(folder, "reward", precision, lr)
     reference, reward = (pretrained.load(Path(folder) / name, dtype=TYPES[precision]) for name in ("policy", "reward"))
     chat = ChatFormat(reference.tokenizer)
-    return train_ppo.Actors(policy, value, reference, RewardModel(reward, 1.0, 0.0), chat, None), config
+    return Actors(policy, value, reference, RewardModel(reward, 1.0, 0.0), chat, None), config
 
 
 def _given() -> list[list[int]]:

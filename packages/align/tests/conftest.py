@@ -175,8 +175,8 @@ PPO = [
     "value_optimizer.lr=0.003",
     "max_prompt_length=40",
     "max_response_length=12",
-    "heldout_prompts=16",
     "checkpoint_every=2",
+    "normalise_samples=64",
 ]
 
 

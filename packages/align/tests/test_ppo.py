@@ -1,161 +1,149 @@
-import math
+"""The stage `ppo` whole, on a tiny model: what it learns, what it writes, what it refuses."""
 
+import csv
+import json
+
+import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from headwater_align import ppo
-
-
-def brute_gae(rewards, values, mask, gamma, lam):
-    """GAE eq. 16 as a double sum over one episode's real tokens, in plain Python."""
-    at = [t for t in range(len(mask)) if mask[t]]
-    r, v = [rewards[t] for t in at], [values[t] for t in at] + [0.0]
-    delta = [r[i] + gamma * v[i + 1] - v[i] for i in range(len(at))]
-    advantages = [0.0] * len(mask)
-    for i, t in enumerate(at):
-        advantages[t] = sum((gamma * lam) ** (j - i) * delta[j] for j in range(i, len(at)))
-    return advantages
+from headwater_align._contracts import manifest
+from headwater_align.cli import main
+from headwater_align.ppo.pretraining_rows import PretrainingRows
+from headwater_align.ppo.prompts import prompt_numbers
+from headwater_align.ppo.rollouts import Episodes
 
 
-def masks(draw, batch, length):
-    rows = draw(st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=batch, max_size=batch))
-    return torch.tensor(rows)
+@pytest.fixture(scope="module")
+def trained(run_ppo, tmp_path_factory):
+    return run_ppo(tmp_path_factory.mktemp("ppo"), "--set", "steps=16", "--set", "samples_every=8")
 
 
-@st.composite
-def episodes(draw):
-    batch, length = draw(st.integers(1, 4)), draw(st.integers(1, 9))
-    mask = masks(draw, batch, length)
-    mask[:, draw(st.integers(0, length - 1))] = True  # an episode has a token
-    numbers = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
-    rewards, values = (torch.randn(batch, length, generator=numbers, dtype=torch.float64) for _ in range(2))
-    return rewards, values, mask, draw(st.sampled_from([1.0, 0.9])), draw(st.sampled_from([0.0, 0.95, 1.0]))
+def rows(folder, name):
+    return [json.loads(line) for line in (folder / name).read_text().splitlines()]
 
 
-@settings(max_examples=100, deadline=None)
-@given(episodes())
-def test_gae_equals_the_double_sum_of_its_definition(episode):
-    rewards, values, mask, gamma, lam = episode
-    advantages, returns = ppo.gae(rewards, values, mask, gamma, lam)
-    for row in range(len(mask)):
-        expected = brute_gae(*(x[row].tolist() for x in (rewards, values, mask)), gamma, lam)
-        assert advantages[row].tolist() == pytest.approx(expected, abs=1e-9)
-    assert torch.allclose(returns, torch.where(mask, advantages + values, 0))
+def test_it_raises_the_reward_on_prompts_it_was_not_trained_on(trained, ppo_inputs, tmp_path):
+    inputs = {"sft": ppo_inputs["policy"], "reward": ppo_inputs["reward"],
+              "instructions": ppo_inputs["instructions"], "ppo": trained}  # fmt: skip
+    given = [part for name, folder in inputs.items() for part in ("--in", f"{name}={folder}")]
+    options = ["prompts=16", "best_of=[]", "max_prompt_length=40", "max_response_length=12", "dtype=float32"]
+    sets = [part for option in options for part in ("--set", option)]
+    assert main(["outcome", *given, *sets, "--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]) == 0
+    ppo = json.loads((tmp_path / "out" / "metrics.json").read_text())["models"]["ppo"]
+    assert ppo["reward_gain_low"] > 0 and ppo["win_rate_low"] > 0.5 and ppo["kl"] > 0
 
 
-@settings(max_examples=50, deadline=None)
-@given(episodes())
-def test_what_stands_outside_the_mask_changes_nothing(episode):
-    rewards, values, mask, gamma, lam = episode
-    noise = torch.where(mask, 0.0, 7.0)
-    clean = ppo.gae(rewards, values, mask, gamma, lam)
-    noisy = ppo.gae(rewards + noise, values + noise, mask, gamma, lam)
-    assert torch.equal(clean[0], noisy[0]) and torch.equal(clean[1], noisy[1])
-    assert torch.equal(ppo.whiten(clean[0], mask), ppo.whiten(clean[0] + noise, mask))
+def test_the_reward_has_mean_zero_and_deviation_one_over_the_references_answers(trained):
+    first = rows(trained, "log.jsonl")[0]  # 32 other answers of what is still the reference
+    assert abs(first["reward"]) < 0.6
+    assert 0.6 < first["reward_deviation"] < 1.5
 
 
-def test_with_lambda_and_gamma_one_the_return_is_the_sum_of_rewards_to_come():
-    rewards, mask = torch.tensor([[1.0, 2.0, 3.0]]), torch.ones(1, 3, dtype=torch.bool)
-    _, returns = ppo.gae(rewards, torch.tensor([[0.3, -0.7, 0.1]]), mask, 1.0, 1.0)
-    assert returns.tolist()[0] == pytest.approx([6.0, 5.0, 3.0])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_at_the_first_step_kl_is_zero_and_the_ratio_one(dtype, run_ppo, tmp_path):
+    options = ["steps=1", "minibatches=1", "micro_batch=8", f"dtype={dtype}"]
+    (first,) = rows(run_ppo(tmp_path, *(p for option in options for p in ("--set", option))), "log.jsonl")
+    assert first["kl"] == first["kl_k3"] == first["clipped"] == first["update_kl"] == 0
+    assert first["ratio"] == first["ratio_max"] == 1
 
 
-def test_whitening_gives_mean_zero_and_variance_one_over_the_mask():
-    x, mask = torch.tensor([[1.0, 2.0, 99.0], [3.0, 6.0, -99.0]]), torch.tensor([[True, True, False]] * 2)
-    white = ppo.whiten(x, mask)
-    assert white[mask].mean().item() == pytest.approx(0, abs=1e-6)
-    assert white[mask].var(unbiased=False).item() == pytest.approx(1, abs=1e-5)
-    assert not white[~mask].any()
+def test_rollouts_show_score_kl_and_total_of_an_answer(trained):
+    kept, log = rows(trained, "rollouts.jsonl"), rows(trained, "log.jsonl")
+    assert [row["step"] for row in kept] == [1] * 4 + [9] * 4
+    assert set(kept[0]) == {"step", "prompt", "response", "score", "kl", "total"}
+    for row in kept:
+        assert row["total"] == pytest.approx(row["score"] - log[row["step"] - 1]["kl_coef"] * row["kl"])
 
 
-@pytest.mark.parametrize("estimator", ["k1", "k2", "k3"])
-def test_the_kl_of_identical_policies_is_zero(estimator):
-    logprobs = torch.tensor([[-0.1, -3.0, -20.0]])
-    assert not ppo.kl_estimate(logprobs, logprobs.clone(), estimator).any()
+def test_the_curve_has_the_reward_over_the_root_of_the_kl(trained):
+    log = rows(trained, "log.jsonl")
+    with open(trained / "curve.csv") as f:
+        table = list(csv.DictReader(f))
+    assert [int(row["step"]) for row in table] == [row["step"] for row in log] == list(range(1, 17))
+    for row, logged in zip(table, log, strict=True):
+        assert float(row["sqrt_kl"]) ** 2 == pytest.approx(max(logged["kl"], 0), abs=1e-4)
+        assert float(row["reward"]) == pytest.approx(logged["reward"], rel=1e-4, abs=1e-5)
 
 
-@pytest.mark.parametrize(("estimator", "unbiased"), [("k1", True), ("k3", True), ("k2", False)])
-def test_the_kl_estimators_average_to_the_true_kl(estimator, unbiased):
-    policy, reference = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.2, 0.5, 0.3])
-    true = (policy * (policy / reference).log()).sum()
-    mean = (policy * ppo.kl_estimate(policy.log(), reference.log(), estimator)).sum()
-    assert math.isclose(mean, true, rel_tol=1e-5) == unbiased
+def test_a_run_ends_early_when_the_kl_is_above_its_limit(run_ppo, tmp_path):
+    out = run_ppo(tmp_path, "--set", "steps=16", "--set", "stop_kl=0.05", "--set", "policy_optimizer.lr=0.02")
+    log, metrics = rows(out, "log.jsonl"), json.loads((out / "metrics.json").read_text())
+    assert metrics["ended"] == "stop_kl"
+    assert metrics["steps"] == len(log) < 16
+    assert log[-1]["kl"] > 0.05 and all(row["kl"] <= 0.05 for row in log[:-1])
 
 
-def test_the_score_falls_on_the_last_token_and_each_token_pays_its_kl():
-    mask = torch.tensor([[True, True, False], [True, True, True]])
-    rewards = ppo.token_rewards(torch.tensor([5.0, -1.0]), torch.full((2, 3), 2.0), mask, kl_coef=0.1)
-    assert torch.allclose(rewards, torch.tensor([[-0.2, 4.8, 0.0], [-0.2, -0.2, -1.2]]))
+def test_the_policys_updates_of_a_step_end_when_it_has_moved_far_enough(run_ppo, tmp_path):
+    options = ["steps=1", "inner_epochs=4", "stop_update_kl=0.0001", "policy_optimizer.lr=0.01"]
+    (row,) = rows(run_ppo(tmp_path, *(p for option in options for p in ("--set", option))), "log.jsonl")
+    assert 1 <= row["updates"] < 8
+    assert row["update_kl"] <= 0.0001
 
 
-# (ratio, advantage) -> (loss, clipped), clip 0.2: only a step that gains beyond the range is cut off
-CLIPPING = [
-    (1.5, 1.0, -1.2, True),
-    (1.5, -1.0, 1.5, False),
-    (0.5, 1.0, -0.5, False),
-    (0.5, -1.0, 0.8, True),
-    (1.1, 1.0, -1.1, False),
-    (1.0, -2.0, 2.0, False),
-]
+def test_the_reference_may_be_another_model_than_the_policys_start(base_model, ppo_inputs, run_ppo, tmp_path):
+    (first,) = rows(run_ppo(tmp_path, "--in", f"reference={base_model}", "--set", "steps=1"), "log.jsonl")
+    assert first["kl"] > 1  # the start learnt to answer, the base model writes any byte
 
 
-@pytest.mark.parametrize(("ratio", "advantage", "loss", "clipped"), CLIPPING)
-def test_the_surrogate_is_clipped_where_a_step_gains_beyond_the_range(ratio, advantage, loss, clipped):
-    logprobs = torch.tensor([[math.log(ratio)]], requires_grad=True)
-    losses, cut = ppo.policy_losses(logprobs, torch.zeros(1, 1), torch.tensor([[advantage]]), 0.2)
-    losses.sum().backward()
-    assert losses.item() == pytest.approx(loss)
-    assert cut.item() == clipped
-    assert (logprobs.grad.item() == 0) == clipped
+def test_ptx_mixes_pretraining_text_into_the_policys_loss(run_ppo, token_dataset, tmp_path):
+    options = ["steps=6", "ptx_coef=1.0", "ptx_length=32", "ptx_ratio=0.5"]
+    given = ["--in", f"tokens={token_dataset}", *(p for option in options for p in ("--set", option))]
+    logged = rows(run_ppo(tmp_path, *given), "log.jsonl")
+    assert logged[-1]["ptx_loss"] < logged[0]["ptx_loss"]
 
 
-# (new, old, return) -> loss, clip 0.2: half the worse of the squared errors of the new value and of its clipped twin
-VALUES = [(1.0, 0.0, 1.0, 0.32, True), (0.1, 0.0, 1.0, 0.405, False), (-1.0, 0.0, 1.0, 2.0, False)]
+@pytest.mark.parametrize(
+    ("option", "told"),
+    [
+        ("ptx_coef=1.0", "ptx_coef needs --in tokens=DIR"),
+        ("max_prompt_length=250", "above the policy model's context of 256"),
+        ("parallel={context: 2}", "ppo.parallel.context: context-parallel ranks can't sample"),
+        ("checkpoints.every=5", "ppo.checkpoints.every: PPO keeps the newest checkpoints (last) only"),
+        ("max_prompt_length=2", "no prompt to train on or none held out"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_one_line(option, told, run_ppo, tmp_path, capsys):
+    assert run_ppo(tmp_path, "--set", option, code=1) is None
+    error = capsys.readouterr().err
+    assert told in error and len(error.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize(("new", "old", "goal", "loss", "clipped"), VALUES)
-def test_a_value_may_not_gain_by_moving_far_from_the_old_one(new, old, goal, loss, clipped):
-    losses, cut = ppo.value_losses(*(torch.tensor([[x]]) for x in (new, old, goal)), 0.2)
-    assert losses.item() == pytest.approx(loss)
-    assert cut.item() == clipped
+def test_ptx_rows_are_runs_of_the_datasets_tokens(token_dataset):
+    data = PretrainingRows(token_dataset, 16)
+    drawn = data.draw(4, seed=3)
+    assert torch.equal(drawn, data.draw(4, seed=3))
+    assert ((drawn[:, 1:] - drawn[:, :-1]) % 97 == 1).all()  # the dataset counts up
 
 
-def test_the_controller_raises_the_coefficient_above_target_and_lowers_it_below():
-    assert ppo.adapt_kl_coef(0.1, 12.0, 6.0, 100, 10) == pytest.approx(0.1 * 1.02)  # error bounded at 0.2
-    assert ppo.adapt_kl_coef(0.1, 0.0, 6.0, 100, 10) == pytest.approx(0.1 * 0.98)
-    assert ppo.adapt_kl_coef(0.1, 6.0, 6.0, 100, 10) == 0.1
+def test_every_prompt_has_its_turn_before_any_comes_again():
+    numbers = [n for step in range(6) for n in prompt_numbers(9, 3, step, seed=1)]
+    assert sorted(numbers[:9]) == sorted(numbers[9:]) == list(range(9))
+    assert numbers[:9] != numbers[9:]
+    assert sorted(prompt_numbers(3, 9, 0, seed=1)) == [0, 0, 0, 1, 1, 1, 2, 2, 2]
 
 
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_ppo_finds_the_rewarded_token_of_a_bandit(seed):
-    """Three-token answers over eight symbols; the score is the share of symbol 5. The optimum is known: 1."""
-    draw = torch.Generator().manual_seed(seed)
-    logits, values = (torch.zeros(shape, requires_grad=True) for shape in [(3, 8), (3,)])
-    optimizer = torch.optim.Adam([logits, values], lr=0.05)
-    reference = torch.zeros(3, 8).log_softmax(-1)
-    mask = torch.ones(64, 3, dtype=torch.bool)
+def test_the_mask_marks_the_columns_that_chose_the_sampled_tokens():
+    episodes = Episodes([[1, 2, 3], [1]], [[4, 5], [6]], [True, False])
+    assert episodes.mask.tolist() == [[False, False, True, True], [True, False, False, False]]
 
-    def logprobs_of(table, tokens):
-        return table.expand(64, 3, 8).gather(2, tokens[..., None])[..., 0]
 
-    means = []
-    for _ in range(60):
-        with torch.no_grad():
-            policy = logits.log_softmax(-1)
-            tokens = torch.multinomial(policy.exp(), 64, replacement=True, generator=draw).T
-            scores = (tokens == 5).float().mean(1)
-            old, old_values = logprobs_of(policy, tokens), values.expand(64, 3).clone()
-            kl = ppo.kl_estimate(old, logprobs_of(reference, tokens))
-            advantages, returns = ppo.gae(ppo.token_rewards(scores, kl, mask, 0.01), old_values, mask, 1.0, 0.95)
-            advantages = ppo.whiten(advantages, mask)
-        means.append(scores.mean().item())
-        for _ in range(4):
-            optimizer.zero_grad()
-            losses, _ = ppo.policy_losses(logprobs_of(logits.log_softmax(-1), tokens), old, advantages, 0.2)
-            value, _ = ppo.value_losses(values.expand(64, 3), old_values, returns, 0.2)
-            (ppo.masked_mean(losses, mask) + ppo.masked_mean(value, mask)).backward()
-            optimizer.step()
-    assert means[0] < 0.25
-    assert means[-1] > 0.9
+@pytest.fixture(scope="module")
+def token_dataset(tmp_path_factory):
+    """A Megatron dataset of two documents that count from 0 to 96 again and again."""
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    folder = tmp_path_factory.mktemp("tokens")
+    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
+    for start in (0, 2):
+        builder.add_document(torch.arange(start * 97, (start + 2) * 97) % 97, [194])
+    builder.finalize(str(folder / "train.idx"))
+    manifest.write(folder, manifest.Manifest("tokens", 1, "test", "0", "encode", {}))
+    return folder
+
+
+def test_main_is_what_the_console_script_calls(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["ppo", "--help"])
+    assert end.value.code == 0
+    assert "tokens (tokens, optional)" in " ".join(capsys.readouterr().out.split())

@@ -92,11 +92,12 @@ STAGES = (
             "reward": ("export",),
             "instructions": ("instructions",),
             "tokens?": ("tokens",),
+            "reference?": ("export",),
         },
         writes="export",
         cost="four models in memory, two of them trained; most of the time is sampling and updating",
         config=PpoConfig,
-        run="headwater_align.train_ppo:run",
+        run="headwater_align.ppo.stage:run",
         code=ENGINE,
     ),
     Stage(

@@ -52,10 +52,11 @@ class Optimization(Config):
 
 
 class PpoOptimization(Optimization):
-    """The same with InstructGPT's choices for PPO (appendix C.4): a constant learning rate, a shorter memory."""
+    """The same with InstructGPT's choices for PPO (appendix C.4): a constant rate after 10 of 500 steps."""
 
+    warmup: float = Field(0.02, ge=0, lt=1, description="share of the updates with a rising learning rate")
     decay: Literal["constant", "linear", "cosine"] = Field("constant", description="learning rate after the warm-up")
-    beta2: float = Field(0.95, gt=0, lt=1, description="decay of AdamW's second moment")
+    beta2: float = Field(0.95, gt=0, lt=1, description="decay of AdamW's second moment (InstructGPT, appendix C)")
 
 
 ENGINE = ("parallel", "spikes", "checkpoints", "tracking", "restarts", "launch")
@@ -128,7 +129,8 @@ class RewardConfig(TrainingConfig):
 
 
 class PpoConfig(TrainingConfig):
-    """PPO. Constants are InstructGPT's (appendix C.4) or, where it names none, lm-human-preferences'."""
+    """PPO. Constants are InstructGPT's (appendix C.4) or, where it names none, those of lm-human-preferences' code
+    (train_policy.py), unless another source is named; docs/align-ppo.md has them side by side."""
 
     steps: int = Field(500, ge=1, description="rounds of sampling and updating (InstructGPT: 256k episodes / 512)")
     batch_size: int = Field(512, ge=1, description="episodes a step")
@@ -138,9 +140,12 @@ class PpoConfig(TrainingConfig):
     value_optimizer: PpoOptimization = Field(PpoOptimization(lr=9e-6), description="AdamW of the value function")
     max_prompt_length: int = Field(256, ge=2, description="tokens; longer prompts are left out and counted")
     max_response_length: int = Field(128, ge=1, description="tokens an answer; without an end by then it is cut")
-    kl_coef: float = Field(0.02, ge=0, description="beta: reward lost a nat of KL from the SFT model")
+    sample_batch: int = Field(128, ge=1, description="answers that a rank samples at once; changes memory only")
+    kl_coef: float = Field(0.02, ge=0, description="beta: reward lost a nat of KL from the reference")
     kl_target: float | None = Field(
-        None, gt=0, description="nats an episode that the adaptive controller steers to; none: kl_coef stays"
+        None,
+        gt=0,
+        description="nats an episode that the adaptive controller steers to (Ziegler: 6); null: kl_coef stays",
     )
     kl_horizon: float = Field(10_000, gt=0, description="episodes; the controller's inertia (lm-human-preferences)")
     kl_estimator: Literal["k1", "k2", "k3"] = Field("k1", description="per-token estimator of the KL in the reward")
@@ -148,13 +153,46 @@ class PpoConfig(TrainingConfig):
     lam: float = Field(0.95, ge=0, le=1, description="lambda of generalised advantage estimation")
     clip: float = Field(0.2, gt=0, description="the policy's probability ratio is clipped to 1 +- clip")
     value_clip: float = Field(0.2, gt=0, description="a value moves at most so far from the old one for free")
-    missing_end_penalty: float = Field(1.0, ge=0, description="reward taken from an answer that was cut (in std's)")
-    reward_clip: float = Field(5.0, gt=0, description="scores are clipped to +- this (in std's of the reference)")
-    ptx_coef: float = Field(0.0, ge=0, description="weight of the pre-training loss in the policy's (PPO-ptx; 27.8)")
+    whiten_rewards: bool = Field(
+        False,
+        description="scale a batch's per-token rewards to variance 1 (lm-human-preferences true; here false, since the "
+        "value function starts in the reward's own units)",
+    )
+    normalise_samples: int = Field(
+        0,
+        ge=0,
+        description="answers of the reference over which the reward gets mean 0 and deviation 1 before training "
+        "(lm-human-preferences: 256); 0: the reward model's own scale",
+    )
+    missing_end_penalty: float = Field(
+        1.0, ge=0, description="reward taken from an answer that was cut, in deviations (TRL's examples: 1)"
+    )
+    reward_clip: float = Field(5.0, gt=0, description="scores are clipped to +- this, deviations (DeepSpeed-Chat: 5)")
+    reward_limit: float = Field(
+        30.0,
+        gt=0,
+        description="deviations (the first batch's, 1 at least) from the first batch's mean reward that end the run",
+    )
+    ptx_coef: float = Field(0.0, ge=0, description="weight of the pre-training loss in the policy's (PPO-ptx: 27.8)")
     ptx_length: int = Field(256, ge=2, description="tokens a pre-training row")
-    ptx_rows: int = Field(8, ge=1, description="pre-training rows an optimiser step")
-    heldout_prompts: int = Field(64, ge=2, description="held-out prompts on which SFT and PPO are compared")
-    samples_per_prompt: int = Field(1, ge=1, description="answers a held-out prompt in that comparison")
+    ptx_ratio: float = Field(8.0, gt=0, description="pre-training rows an episode of a minibatch (InstructGPT: 8)")
+    stop_update_kl: float | None = Field(
+        None,
+        gt=0,
+        description="nats a token (k3) between the policy and the one that sampled; beyond, it makes no more updates "
+        "in this step (Spinning Up: 0.015); null: never",
+    )
+    stop_kl: float | None = Field(
+        None, gt=0, description="nats an episode of KL from the reference that end the run; null: never"
+    )
+    samples_every: int = Field(10, ge=0, description="steps between answers written to rollouts.jsonl; 0: none")
+    samples_kept: int = Field(4, ge=1, description="answers written each time")
+    log_every: int = Field(1, ge=1, description="steps between lines on the terminal; log.jsonl has a row a step")
+    spikes: dict[str, Any] | None = Field(
+        {"deviations": 10, "drift": 1e6},
+        description="policy on spikes of either model's loss and gradient (docs/resilience.md); null: none. No drift: "
+        "these losses have no level of their own",
+    )
 
     @model_validator(mode="after")
     def _whole_minibatches(self) -> PpoConfig:

@@ -18,16 +18,27 @@ from .config import ENGINE, Optimization, TrainingConfig
 try:
     import headwater_model.cpu  # noqa: F401  # before torch: Megatron's import wants it
 
-    from headwater_model import checkpoint, forward, generation, guidance, launch, pretrained, reranking, runtime, tree
+    from headwater_model import (
+        checkpoint,
+        cpu,
+        forward,
+        generation,
+        guidance,
+        launch,
+        pretrained,
+        reranking,
+        runtime,
+        tree,
+    )
     from headwater_model._contracts.config import parse, resolved
     from headwater_model.config import ModelConfig, OptimizerConfig, RunConfig, ScheduleConfig
     from headwater_model.flight_log import Event, FlightLog
     from headwater_model.gpt import GPT, Head
-    from headwater_model.loop import Loop
+    from headwater_model.loop import Loop, Terminated
     from headwater_model.onlooker import Onlooker
     from headwater_model.pretrained import Loaded
     from headwater_model.saver import Saver
-    from headwater_model.spikes import Policy
+    from headwater_model.spikes import Action, Policy
     from headwater_model.steering import Settings
     from headwater_model.trainer import Batch, Loss, Trainer, next_token_loss
 except ModuleNotFoundError as e:
@@ -43,6 +54,7 @@ from megatron.core import parallel_state
 
 __all__ = [
     "GPT",
+    "Action",
     "Batch",
     "Event",
     "FlightLog",
@@ -55,8 +67,10 @@ __all__ = [
     "RunConfig",
     "Saver",
     "Settings",
+    "Terminated",
     "Trainer",
     "checkpoint",
+    "cpu",
     "dist",
     "forward",
     "generation",

@@ -12,8 +12,9 @@ import numpy as np
 from .._contracts.manifest import write_atomic
 from ..chat_format import ChatFormat
 from ..engine import GPT, generation, torch
+from ..ppo.prompts import draw_seed
+from ..ppo.rollouts import Episodes, logprobs, micro_batches
 from ..reward_model import RewardModel
-from ..rollouts import Episodes, draw_seed, logprobs
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,9 @@ def score(
         reference: the SFT model.
     """
     rewards = judge(episodes.rows, chat.pad, batch)
-    own = logprobs(model, episodes, chat.pad, batch)
-    other = own if model is reference else logprobs(reference, episodes, chat.pad, batch)
+    parts = micro_batches(range(len(episodes.rows)), [len(row) for row in episodes.rows], batch)
+    own = logprobs(model, episodes, chat.pad, parts)
+    other = own if model is reference else logprobs(reference, episodes, chat.pad, parts)
     mask = episodes.mask
     gaps = torch.where(mask, own - other, 0).double().sum(1)
     surprise = -torch.where(mask, own, 0).double().sum(1)

@@ -22,8 +22,8 @@ from .._contracts.stage import Run
 from ..chat_format import ChatFormat
 from ..engine import Loaded, pretrained, runtime
 from ..intervals import bootstrap_mean
+from ..ppo.prompts import prompts_of
 from ..reward_model import RewardModel
-from ..train_ppo import prompts_of
 from . import best_of_n
 from .answers import Answer, draw, load, save, score, table
 from .config import OutcomeConfig
@@ -43,8 +43,8 @@ def run(run: Run) -> None:
     if judge.loaded.tokenizer.get_vocab() != sft.tokenizer.get_vocab():
         raise UserError(f"{run.inputs['reward']}: another tokenizer than the SFT model's; train it from this model")
     chat = ChatFormat(sft.tokenizer)
-    prompts, too_long = prompts_of(run.inputs["instructions"], "heldout", chat, config.max_prompt_length)
-    prompts = prompts[: config.prompts]
+    asked, too_long = prompts_of(run.inputs["instructions"], "heldout", chat, config.max_prompt_length)
+    prompts = [prompt.ids for prompt in asked[: config.prompts]]
     if not prompts:
         raise UserError("no held-out prompt is short enough; raise max_prompt_length or give more instructions")
 

@@ -1,11 +1,11 @@
-"""Proximal policy optimisation for language models: the estimators and losses, as functions of tensors and masks.
+"""Estimators of PPO for language models, as functions of tensors and masks.
 
 Shapes: B episodes, T response positions. Every mask is bool [B, T], True where a response token was sampled; what
 stands elsewhere is ignored, whatever its value. All quantities are per token, in nats where they are logarithms.
 
-    PPO         Schulman et al. 2017, arXiv:1707.06347
     GAE         Schulman et al. 2016, arXiv:1506.02438
-    Ziegler     Fine-Tuning Language Models from Human Preferences, arXiv:1909.08593
+    PPO         Schulman et al. 2017, arXiv:1707.06347
+    Ziegler     Fine-Tuning Language Models from Human Preferences, arXiv:1909.08593; its code: lm-human-preferences
     InstructGPT Ouyang et al. 2022, arXiv:2203.02155
 """
 
@@ -20,11 +20,16 @@ def masked_mean(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, x, 0).sum() / mask.sum().clamp(min=1)
 
 
-def whiten(x: Tensor, mask: Tensor) -> Tensor:
-    """x [B, T] shifted and scaled to mean 0 and variance 1 over the masked positions; 0 elsewhere."""
+def whiten(x: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+    """x [B, T] scaled to variance 1 and shifted to mean 0 over the masked positions; 0 elsewhere.
+
+    Args:
+        shift_mean: False keeps the mean, as Ziegler's code does with rewards.
+    """
     mean = masked_mean(x, mask)
     variance = masked_mean((x - mean) ** 2, mask)
-    return torch.where(mask, (x - mean) * torch.rsqrt(variance + 1e-8), 0)
+    white = (x - mean) * torch.rsqrt(variance + 1e-8)
+    return torch.where(mask, white if shift_mean else white + mean, 0)
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str = "k1") -> Tensor:
@@ -79,38 +84,8 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     return advantages, torch.where(mask, advantages + values, 0)
 
 
-def policy_losses(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """The clipped surrogate of each token to be minimised (PPO eq. 7 with its sign turned), and where it is clipped.
-
-    L = max(-A rho, -A clip(rho, 1 - clip, 1 + clip)),  rho = p_policy / p_old
-
-    Returns:
-        losses [B, T]; clipped, bool [B, T]: the gradient is 0 there.
-    """
-    ratio = (logprobs - old_logprobs).exp()
-    free = -advantages * ratio
-    bounded = -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(free, bounded), bounded > free
-
-
-def value_losses(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> tuple[Tensor, Tensor]:
-    """Half the squared error of each token's value, the worse of it and its clipped twin; and where clipped.
-
-    The new value may help itself only within `clip` of the old one (lm-human-preferences, train_policy.py `loss`).
-    """
-    bounded = old_values + (values - old_values).clamp(-clip, clip)
-    free_error, bounded_error = (values - returns).square(), (bounded - returns).square()
-    return torch.maximum(free_error, bounded_error) / 2, bounded_error > free_error
-
-
-def adapt_kl_coef(coef: float, kl: float, target: float, horizon: float, episodes: int) -> float:
-    """Ziegler's proportional controller (section 2.2): raise the coefficient when KL per episode is above target.
-
-    e = clip(kl / target - 1, -0.2, 0.2);  coef <- coef (1 + e episodes / horizon)
-
-    Args:
-        kl: mean KL of an episode, in nats: the sum over its tokens.
-        horizon: episodes over which a constant error of 0.1 changes the coefficient by about 10%.
-    """
-    error = min(max(kl / target - 1, -0.2), 0.2)
-    return coef * (1 + error * episodes / horizon)
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 less the share of the returns' variance that the values [B, T] leave over: 1 at best, 0 for a constant."""
+    residual = masked_mean((returns - values) ** 2, mask)
+    spread = masked_mean((returns - masked_mean(returns, mask)) ** 2, mask)
+    return 1 - residual / spread.clamp(min=1e-8)
