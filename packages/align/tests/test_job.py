@@ -69,3 +69,20 @@ def test_a_batch_that_breaks_the_run_is_skipped_and_said(sft_inputs, tmp_path, m
     flight = [json.loads(line) for line in (tmp_path / "out" / "flight.jsonl").read_text().splitlines()]
     assert [event["what"] for event in flight] == ["skip"] and "nan" in flight[0]["why"]
     assert rows[-1]["heldout_loss"] < rows[0]["heldout_loss"]
+
+
+def test_adapters_learn_and_are_merged_into_a_plain_export(sft_inputs, base_model, alone, tmp_path):
+    from safetensors.torch import load_file
+
+    rows = run("sft", sft_inputs, tmp_path, *SFT, "optimizer.lr=0.03", "lora={rank: 4, targets: [qkv, mlp_in]}")
+    assert rows[0]["heldout_loss"] == pytest.approx(alone[0][0]["heldout_loss"])
+    assert rows[-1]["heldout_loss"] < rows[0]["heldout_loss"] - 0.2
+    before, after = (load_file(folder / "model.safetensors") for folder in (base_model, tmp_path / "out"))
+    assert before.keys() == after.keys()
+    changed = {name.split(".")[-2] for name in before if not before[name].equal(after[name])}
+    assert changed == {"q_proj", "k_proj", "v_proj", "gate_proj", "up_proj"}
+
+
+def test_lora_in_a_wrong_spelling_is_one_line(sft_inputs, tmp_path, capsys):
+    run("sft", sft_inputs, tmp_path, "lora={ranks: 4}", code=2)
+    assert "sft.lora.ranks: unknown parameter; did you mean rank?" in capsys.readouterr().err

@@ -66,7 +66,8 @@ ASIDE = ("tracking", "restarts", "launch")
 
 
 class TrainingConfig(Config):
-    """Fields that every training stage has. The last six are headwater-model's, as its stage `pretrain` takes them."""
+    """Fields that every training stage has. `parallel`, `lora`, `spikes`, `checkpoints`, `tracking`, `restarts` and
+    `launch` are headwater-model's, as its own stages take them."""
 
     seed: int = Field(1, ge=0, description="seed of the order of rows, of fresh heads and of sampling")
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="parameters and activations in training")
@@ -76,6 +77,11 @@ class TrainingConfig(Config):
     threads: int | None = Field(None, ge=1, description="threads a rank; what torch takes if null")
     parallel: dict[str, Any] = Field(
         {}, description="layout: tensor, pipeline, data, zero, sequence, recompute (docs/parallel.md); {}: one rank"
+    )
+    lora: dict[str, Any] | None = Field(
+        None,
+        description="train low-rank adapters in place of all weights, merged on export: {rank, alpha, dropout, "
+        "targets} (docs/align-lora.md); null: all weights",
     )
     spikes: dict[str, Any] | None = Field({}, description="policy on loss spikes (docs/resilience.md); null: none")
     checkpoints: dict[str, Any] = Field({}, description="how checkpoints are written and which stay")

@@ -25,6 +25,7 @@ try:
         generation,
         guidance,
         launch,
+        lora,
         pretrained,
         reranking,
         runtime,
@@ -35,6 +36,7 @@ try:
     from headwater_model.flight_log import Event, FlightLog
     from headwater_model.gpt import GPT, Head
     from headwater_model.loop import Loop, Terminated
+    from headwater_model.lora_config import LoraConfig
     from headwater_model.onlooker import Onlooker
     from headwater_model.pretrained import Loaded
     from headwater_model.saver import Saver
@@ -76,6 +78,7 @@ __all__ = [
     "generation",
     "guidance",
     "launch",
+    "lora",
     "next_token_loss",
     "parallel_state",
     "pretrained",
@@ -104,9 +107,19 @@ def settings_of(config: TrainingConfig, section: str) -> RunConfig:
         **{name: getattr(config, name) for name in ENGINE},
     }
     settings = parse(RunConfig, values, section)
+    adapters_of(config, section)
     if settings.parallel.chunks > 1:
         raise UserError(f"{section}.parallel.chunks: the interleaved schedule is for pre-training; set it to 1")
     return settings
+
+
+def adapters_of(config: TrainingConfig, section: str) -> LoraConfig | None:
+    """What the config says of LoRA; None where all weights are trained.
+
+    Raises:
+        UsageError: an unknown key, a wrong value.
+    """
+    return None if config.lora is None else parse(LoraConfig, config.lora, f"{section}.lora")
 
 
 def check_layout(settings: RunConfig, model: ModelConfig, section: str) -> None:
@@ -121,8 +134,16 @@ def check_layout(settings: RunConfig, model: ModelConfig, section: str) -> None:
         raise UserError(f"{section}.parallel: {e}") from None
 
 
-def make_trainer(model: GPT, optimization: Optimization, steps: int) -> Trainer:
-    """A trainer of `model` with AdamW and its schedule over `steps` steps."""
+def make_trainer(
+    model: GPT, optimization: Optimization, steps: int, adapters: LoraConfig | None = None, seed: int = 0
+) -> Trainer:
+    """A trainer of `model`, or of `adapters` beside its frozen matrices: AdamW, and its schedule over `steps` steps.
+
+    Args:
+        seed: of the adapters.
+    """
+    if adapters:
+        lora.attach(model, adapters, seed)
     warmup = min(round(optimization.warmup * steps), steps - 1)
     return Trainer(
         model,

@@ -19,7 +19,7 @@ from pathlib import Path
 from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.stage import Run
 from .config import TrainingConfig
-from .engine import GPT, Head, Loaded, Trainer, checkpoint, dist, launch, pretrained, runtime, settings_of, torch
+from .engine import GPT, Head, Loaded, Trainer, checkpoint, dist, launch, lora, pretrained, runtime, settings_of, torch
 
 Train = Callable[[Run, Path | None], None]
 """One rank's part: (run, where the watchdog's files go, None outside of a launcher). It leaves what it learnt by
@@ -60,7 +60,13 @@ def start(run: Run, train: Train) -> None:
 
 
 def leave_weights(run: Run, **trainers: Trainer) -> None:
-    """Write the trainers' weights, each under its name, where `trained` finds them; collective."""
+    """Write the trainers' weights, each under its name, where `trained` finds them; collective.
+
+    Adapters are merged: these trainers train no more.
+    """
+    for trainer in trainers.values():
+        if trainer.module.lora is not None:
+            lora.merge(trainer.module)
 
     def write(folder: Path) -> None:
         for name, trainer in trainers.items():

@@ -20,6 +20,7 @@ from .chat_format import ChatFormat, Rendered
 from .config import SftConfig
 from .engine import (
     Loaded,
+    adapters_of,
     check_layout,
     export,
     make_trainer,
@@ -95,7 +96,8 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         lambda numbers: batches([held[n] for n in numbers], config.micro_batch, data.chat.pad),
     )
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches))
+    adapters = adapters_of(config, run.stage.name)
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
     every = config.evaluate_every or -(-len(data.batches) // config.epochs)
     fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
     job.leave_weights(run, model=trainer)

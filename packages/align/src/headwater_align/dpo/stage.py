@@ -22,6 +22,7 @@ from ..engine import (
     GPT,
     Batch,
     Loaded,
+    adapters_of,
     check_layout,
     dist,
     export,
@@ -114,7 +115,8 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         lambda numbers: collate([held[n] for n in numbers]),
     )
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches))
+    adapters = adapters_of(config, run.stage.name)
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
     every = -(-len(data.batches) // config.epochs)
     fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
     job.leave_weights(run, model=trainer)

@@ -20,7 +20,7 @@ from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
 from ..config import PpoConfig
-from ..engine import Loaded, RunConfig, check_layout, export, make_trainer, pretrained, settings_of
+from ..engine import Loaded, RunConfig, adapters_of, check_layout, export, make_trainer, pretrained, settings_of
 from ..reward_model import RewardModel
 from ..training import read_log, write_jsonl
 from . import ranks
@@ -145,10 +145,11 @@ def _cast(run: Run, settings: RunConfig) -> tuple[Actors, Loaded]:
         pretraining = PretrainingRows(run.inputs["tokens"], config.ptx_length)
     reference.model.requires_grad_(False)
     reward.loaded.model.requires_grad_(False)
+    adapters = adapters_of(config, run.stage.name)
     updates = config.steps * config.inner_epochs * config.minibatches
     actors = Actors(
-        policy=make_trainer(policy.model, config.policy_optimizer, updates),
-        value=make_trainer(value.model, config.value_optimizer, updates),
+        policy=make_trainer(policy.model, config.policy_optimizer, updates, adapters, config.seed),
+        value=make_trainer(value.model, config.value_optimizer, updates, adapters, config.seed),
         reference=reference,
         reward=reward,
         chat=ChatFormat(policy.tokenizer),

@@ -23,6 +23,7 @@ from ..engine import (
     Batch,
     Loaded,
     Loss,
+    adapters_of,
     check_layout,
     export,
     make_trainer,
@@ -126,7 +127,8 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         collate(held, data.chat.pad, config.micro_batch, multiple),
     )
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches))
+    adapters = adapters_of(config, run.stage.name)
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
     every = -(-len(data.batches) // config.epochs)
     fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
     job.leave_weights(run, model=trainer)
