@@ -300,7 +300,12 @@ def ppo_check_trl(precision: str, folder: str) -> None:
 def _ppo_trl(precision: str, folder: str, settings: str, lr: float, after_step: Any) -> None:
     """TRL's PPOTrainer, 16 episodes a batch in one minibatch; `after_step` is called with each step's figures."""
     from datasets import Dataset
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, TrainerCallback
+    from transformers import (
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+        PrinterCallback,
+        TrainerCallback,
+    )
     from trl.experimental.ppo import PPOConfig, PPOTrainer
 
     class Pause(TrainerCallback):
@@ -316,10 +321,12 @@ def _ppo_trl(precision: str, folder: str, settings: str, lr: float, after_step: 
     value, reward = (
         AutoModelForSequenceClassification.from_pretrained(f"{folder}/reward", num_labels=1) for _ in range(2)
     )
-    PPOTrainer(
+    trainer = PPOTrainer(
         args=arguments, processing_class=_tokenizer(folder), model=policy, ref_model=reference, reward_model=reward,
         value_model=value, train_dataset=Dataset.from_dict({"input_ids": read(folder)["prompts"]}), callbacks=[Pause()],
-    ).train()  # fmt: skip
+    )  # fmt: skip
+    trainer.remove_callback(PrinterCallback)
+    trainer.train()
 
 
 # ---- what they share
@@ -356,9 +363,10 @@ def _arguments(folder: str, precision: str, settings: str) -> dict[str, Any]:
 
 
 def _by_epochs(trainer: Any, made: list) -> None:
-    from transformers import TrainerCallback
+    from transformers import PrinterCallback, TrainerCallback
 
     turns = Turns(warm=1)
+    trainer.remove_callback(PrinterCallback)  # what it prints would stand between our answers
 
     class Pause(TrainerCallback):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
