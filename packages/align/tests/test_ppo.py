@@ -6,12 +6,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from headwater_align._contracts import manifest
 from headwater_align.cli import main
 from headwater_align.ppo.pretraining_rows import PretrainingRows
 from headwater_align.ppo.prompts import prompt_numbers
-from headwater_align.ppo.rollouts import Episodes
+from headwater_align.ppo.rollouts import Episodes, read_answers, write_answers
+
+IDS = st.integers(0, 2**31)
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,19 @@ def test_every_prompt_has_its_turn_before_any_comes_again():
 def test_the_mask_marks_the_columns_that_chose_the_sampled_tokens():
     episodes = Episodes([[1, 2, 3], [1]], [[4, 5], [6]], [True, False])
     assert episodes.mask.tolist() == [[False, False, True, True], [True, False, False, False]]
+
+
+@settings(max_examples=20)
+@given(st.lists(st.tuples(st.lists(IDS, min_size=1), st.lists(IDS, min_size=1), st.booleans()), min_size=1))
+def test_answers_come_back_from_the_disk_as_they_were(tmp_path_factory, kept):
+    path = tmp_path_factory.mktemp("answers") / "step.safetensors"
+    prompts, answers, finished = ([*column] for column in zip(*kept, strict=True))
+    write_answers(path, Episodes(prompts, answers, finished))
+    assert read_answers(path, prompts) == Episodes(prompts, answers, finished)
+    assert read_answers(path, [*prompts, [1]]) is None  # of other prompts
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_answers(path, prompts) is None
+    assert read_answers(path.with_name("none"), prompts) is None
 
 
 @pytest.fixture(scope="module")
