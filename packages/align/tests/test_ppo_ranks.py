@@ -9,6 +9,8 @@ from safetensors.torch import load_file
 OPTIONS = ["steps=2", "batch_size=16", "micro_batch=4", "kl_target=0.5", "checkpoint_every=1"]
 EXACT = ("step", "answer_tokens", "finished", "updates")
 """Counts: the same answers were sampled."""
+BORDER = 0.03
+"""Of shares of clipped tokens: rounding may carry a few of some 90 across the border."""
 
 
 def run(run_ppo, folder, *options):
@@ -28,7 +30,8 @@ def test_two_ranks_sample_and_learn_what_one_does(layout, alone, run_ppo, tmp_pa
     for mine, other in zip(log, alone[0], strict=True):
         for name, value in other.items():
             tolerance = 0 if name in EXACT else 2e-3
-            assert mine[name] == pytest.approx(value, rel=tolerance, abs=tolerance / 10), (mine["step"], name)
+            least = BORDER if name.endswith("clipped") else tolerance / 10
+            assert mine[name] == pytest.approx(value, rel=tolerance, abs=least), (mine["step"], name)
     texts, others = ([json.loads(line)["response"] for line in part.splitlines()] for part in (shown, alone[2]))
     assert texts == others
     for name, weight in alone[1].items():
