@@ -62,6 +62,7 @@ MADE = {
         },
     ),
     "toxicity": ("eval", "toxicity", {"sources": "sources"}),
+    "unseen": ("align", "unseen", {"instructions": "instructions", "base": "base", "sft": "sft"}),
     "results-base": ("eval", "evaluate", {"model": "base", "items": "items", "corpus": "corpus"}),
     "results-sft": ("eval", "evaluate", {"model": "sft", "items": "items", "corpus": "corpus"}),
     "results-dpo": ("eval", "evaluate", {"model": "dpo", "items": "items", "corpus": "corpus"}),
@@ -72,7 +73,8 @@ MADE = {
 }
 ORDER = ["sources", "items", "extracted", "edited", "classifier", "signals", "filtered", "deduped", "clean",
          "corpus", "tokenizer", "card", "tokens", "comparison", "plan", "checkpoint", "base", "compressor",
-         "instructions", "preferences", "sft", "reward", "dpo", "ppo", "ppo-ptx", "toxicity", "outcome", "results-base",
+         "instructions", "preferences", "sft", "reward", "dpo", "ppo", "ppo-ptx", "toxicity",
+    "unseen", "outcome", "results-base",
          "results-sft", "results-dpo", "results-ppo", "results-ppo-ptx", "leakage", "paired"
 ]  # fmt: skip
 
@@ -256,6 +258,17 @@ def _outcome(run: SmallRun, folder: Path, artefact: str) -> None:
     ])  # fmt: skip
 
 
+def _unseen(run: SmallRun, folder: Path, artefact: str) -> None:
+    def row(right: int) -> dict:
+        return {"n": 80, "right": right, "accuracy": right / 80, "low": right / 80 - 0.1, "high": right / 80 + 0.1,
+                "chance": 0.5, "majority": 0.5, "balanced": 0.5, "same": 0.75}  # fmt: skip
+
+    change = {"n": 80, "groups": 70, "difference": 0.125, "low": 0.025, "high": 0.225, "wrong_to_right": 14,
+              "right_to_wrong": 4}  # fmt: skip
+    cluster = {"models": {"base": row(40), "sft": row(50)}, "against_before": {"sft": change}}
+    _json(folder / "metrics.json", {"questions": 80, "before": "base", "by_cluster": {"natural_language": cluster}})
+
+
 def _toxicity(run: SmallRun, folder: Path, artefact: str) -> None:
     texts = ["I hate all of you", "you are stupid", "what a nice day", "thank you very much"]
     LinearModel.train(texts, np.array([1.0, 1.0, 0.0, 0.0]), 1.0).save(folder)
@@ -327,7 +340,8 @@ _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
     "checkpoint": _checkpoint, "compressor": _compressor,
     **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),
     **dict.fromkeys(("base", "sft", "reward", "dpo", "ppo", "ppo-ptx"), _export), "outcome": _outcome,
-    **dict.fromkeys((name for name in MADE if name.startswith("results-")), _results), "toxicity": _toxicity,
+    **dict.fromkeys((name for name in MADE if name.startswith("results-")), _results),
+    "toxicity": _toxicity, "unseen": _unseen,
 }  # fmt: skip
 
 

@@ -23,7 +23,7 @@ HOSTILE = "---\n<script>alert(1)</script> | # x [a](http://b) \u202e`"
 RESULTS = ["results-base", "results-sft", "results-ppo"]
 DECLARED = [name.removesuffix("?") for name in STAGE.reads if name not in ("*", "model?", "review?")]
 BOOLQ = "acc (95% interval 0.47 to 0.57, n 200, chance 0.5)"
-STAGES = 34
+STAGES = 35
 """Run records of the small run."""
 ENVIRONMENT = {"processor": "AMD EPYC", "cores": 2, "memory_gb": 25.3, "gpus": []}
 

@@ -326,3 +326,13 @@ def test_a_paired_comparison_of_other_results_is_stale(tmp_path, small_run):
     assert "paired (from another sft)" in (tmp_path / "one/report.md").read_text()
     assert make(run, tmp_path / "two", "results-sft") == 0
     assert "paired (from another" not in (tmp_path / "two/report.md").read_text()
+
+
+def test_gains_tax_and_unseen_clusters_stand_in_the_report(page):
+    text = page[1].replace("\\", "")
+    assert "| PPO-ptx | 0.9 [0.8, 1] | 0.88 [0.7, 1.06] | 0.6 | 3.1 |" in text
+    gains = text.split("Gains, by the reward model")[1]
+    order = [gains.index(f"| {name} |") for name in ("base", "SFT", "best-of-4", "best-of-16", "DPO", "PPO", "PPO-ptx")]
+    assert order == sorted(order)
+    assert "| boolq | +0.021 [0.001, 0.042] |" in text.split("Alignment tax")[1]
+    assert "| natural language | SFT | 80 | 50.0% | 62.5% [52.5%, 72.5%] | +12.5 [2.5, 22.5] | 14 / 4 | 75.0% |" in text

@@ -62,6 +62,7 @@ def chapters(lineage: Lineage, config: ReportConfig) -> list[Section]:
             lineage, "ppo-ptx", "ppo-ptx", "PPO-ptx", "The same with pre-training text mixed into every update."
         ),
         outcome.section(lineage, config),
+        outcome.unseen(lineage),
         alignment.completions(lineage, config),
         provenance.lineage_graph(lineage),
         provenance.costs(lineage),

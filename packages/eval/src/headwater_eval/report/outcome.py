@@ -40,6 +40,42 @@ def section(lineage: Lineage, config: ReportConfig) -> Section | None:
     return found
 
 
+def unseen(lineage: Lineage) -> Section | None:
+    """Zero-shot scores on the task clusters that were kept out of tuning, before and after (FLAN, arXiv:2109.01652)."""
+    found = lineage.metrics("unseen")
+    scored: dict[str, Json] = found.get("by_cluster") or {}
+    if not scored:
+        return None
+    before = str(found.get("before", ""))
+    rows = []
+    for cluster, row in scored.items():
+        for name in sorted(row.get("models") or {}, key=_place):
+            m, change = row["models"][name], (row.get("against_before") or {}).get(name)
+            flips = f"{count(change['wrong_to_right'])} / {count(change['right_to_wrong'])}" if change else NONE
+            rows.append(
+                (
+                    cluster.replace("_", " "), told(name), count(m.get("n")), percent(m.get("chance")),
+                    f"{percent(m.get('accuracy'))} [{percent(m.get('low'))}, {percent(m.get('high'))}]",
+                    _points(change), flips, percent(m.get("same")),
+                )
+            )  # fmt: skip
+    text = (
+        "No row of these clusters was in the demonstrations. Each question is asked zero-shot, in the chat format of a "
+        "tuned model and as plain text of the base; its options are ranked by log-likelihood. A model that gives one "
+        "answer to nearly every question, as the last column tells, knows nothing, whatever it scores."
+    )
+    heads = ("cluster", "model", "#n", "#chance", "#right", f"#less {told(before)}", "#to right / to wrong",
+             "#same answer")  # fmt: skip
+    return Section("unseen", "Task clusters kept out of tuning", [Text(text), Table("Zero-shot scores", heads, rows)])
+
+
+def _points(change: Json | None) -> str:
+    if not change:
+        return NONE
+    low, high = 100 * change["low"], 100 * change["high"]
+    return f"{signed(100 * change['difference'], 1)} [{fixed(low, 1)}, {fixed(high, 1)}]"
+
+
 def told(name: str) -> str:
     """What readers call a model."""
     return MODELS.get(name, name)

@@ -35,6 +35,7 @@ STAGE = Stage(
         "ppo?": ("export",),
         "ppo-ptx?": ("export",),
         "outcome?": ("outcome",),
+        "unseen?": ("unseen",),
         "toxicity?": ("classifier",),
         "results-base?": ("results",),
         "results-sft?": ("results",),
