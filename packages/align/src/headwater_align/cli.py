@@ -163,6 +163,9 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSONL (also .gz), JSON, Parquet or YAML; each row says by its keys which format it is in",
     )  # fmt: skip
     parser.add_argument("--to", required=True, choices=list(WRITABLE), metavar="FORMAT", help=", ".join(WRITABLE))
+    parser.add_argument(
+        "--best", action="store_true", help="take a comparison's best answer as a demonstration, to train SFT on"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".jsonl, .json or .parquet")
 
 
