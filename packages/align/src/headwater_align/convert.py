@@ -59,7 +59,8 @@ def convert(files: Sequence[Path], to: Format, out: Path, best: bool = False) ->
         best: take a comparison's best answer as a demonstration (`best_answer`); `to` holds demonstrations.
 
     Raises:
-        UsageError: `best` where `to` holds comparisons; a name that ends otherwise, a folder, a file that is not there, an input as output.
+        UsageError: `best` where `to` holds comparisons; a name that ends otherwise, a folder, a file that is not
+            there, an input as output.
         UserError: not one row could be written.
     """
     if best and to.holds == "comparisons":
@@ -121,8 +122,8 @@ def _converted(files: Sequence[Path], to: Format, counts: Counts, best: bool) ->
 def best_answer(part: dict | BadRow) -> dict | BadRow:
     """A comparison's prompt with its answer of rank 1, the first of several, as a demonstration; a BadRow as it is.
 
-    So did Rafailov et al. (arXiv:2305.18290, section 6) with HH-RLHF, for want of an SFT model: "we fine-tune ... on only
-    the preferred completions".
+    HH-RLHF has no demonstrations and no SFT model; the authors of DPO made theirs from its preferred answers
+    (Rafailov et al. 2023, arXiv:2305.18290, section 6).
     """
     if isinstance(part, BadRow):
         return part
