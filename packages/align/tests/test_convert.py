@@ -58,6 +58,28 @@ def test_a_ranking_becomes_all_its_pairs_under_one_id_and_the_loss_is_said(conve
     assert "ties, and the order" in capsys.readouterr().out
 
 
+def test_the_best_answer_of_a_comparison_becomes_a_demonstration_where_asked_for(tmp_path, capsys):
+    told = "\n\nHuman: One?\n\nAssistant: Two.\n\nHuman: Why?\n\nAssistant:"
+    rows = [
+        {"chosen": f"{told} So.", "rejected": f"{told} No."},
+        {"prompt": ASKED, "responses": ["a", "b", "c"], "ranks": [2, 1, 1], "source": "people", "split": "test"},
+        {"prompt": "Hi", "completion": "Ho"},
+        {"chosen": f"{told} So.", "rejected": f"{told} "},
+    ]
+    (tmp_path / "hh.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    given = ["convert", "--from", str(tmp_path / "hh.jsonl"), "--best", "--out", str(tmp_path / "out.jsonl")]
+    assert main([*given, "--to", "openai"]) == 0
+    made = lines(tmp_path / "out.jsonl")
+    assert [[m["content"] for m in row["messages"]] for row in made] == [
+        ["One?", "Two.", "Why?", "So."], ["Why?", "b"], ["Hi", "Ho"]
+    ]  # fmt: skip
+    assert [(row["source"], row.get("split")) for row in made] == [("hh", None), ("people", "heldout"), ("hh", None)]
+    assert [r["reason"] for r in lines(tmp_path / "out.rejects.jsonl")] == ["empty completion"]
+    capsys.readouterr()
+    assert main([*given, "--to", "trl"]) == 2
+    assert "--best: makes demonstrations, and trl holds comparisons" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("suffix", [".json", ".parquet"])
 def test_json_and_parquet_hold_the_same_as_lines(convert, tmp_path, suffix):
     pair = {"prompt": "Q?", "chosen": "a", "rejected": "b"}

@@ -10,6 +10,7 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
+from .adopt.config import AdoptConfig
 from .balance.config import BalanceConfig
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
 from .dpo.config import DpoConfig
@@ -58,6 +59,17 @@ STAGES = (
         cost="seconds; no network",
         config=PreferencesConfig,
         run="headwater_align.preferences:run",
+    ),
+    Stage(
+        name="adopt",
+        summary="Make a Hugging Face folder a base for these stages: read it, add the chat format's tokens, write it.",
+        reads={},
+        writes="export",
+        cost="the model in memory once, twice where its vocabulary grows; no network",
+        config=AdoptConfig,
+        run="headwater_align.adopt.stage:run",
+        code=ENGINE,
+        reuse=False,  # the folder is no artefact: what it holds may have changed
     ),
     Stage(
         name="sft",
@@ -163,6 +175,9 @@ def _convert_arguments(parser: argparse.ArgumentParser) -> None:
         help="JSONL (also .gz), JSON, Parquet or YAML; each row says by its keys which format it is in",
     )  # fmt: skip
     parser.add_argument("--to", required=True, choices=list(WRITABLE), metavar="FORMAT", help=", ".join(WRITABLE))
+    parser.add_argument(
+        "--best", action="store_true", help="take a comparison's best answer as a demonstration, to train SFT on"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".jsonl, .json or .parquet")
 
 

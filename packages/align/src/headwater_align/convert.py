@@ -40,7 +40,7 @@ class Counts:
 def run(args: argparse.Namespace) -> None:
     """Convert, and print the counts."""
     to = WRITABLE[args.to]
-    counts = convert(args.inputs, to, args.out)
+    counts = convert(args.inputs, to, args.out, args.best)
     print(f"{counts.read} rows read, {counts.records} {to.holds} in {counts.written} rows of {to.name}: {args.out}")
     for reason, number in Counter(reject["reason"] for reject in counts.rejects).most_common():
         print(f"{number} set aside: {reason}")
@@ -50,17 +50,21 @@ def run(args: argparse.Namespace) -> None:
         print(f"{to.name}: {to.loses}")
 
 
-def convert(files: Sequence[Path], to: Format, out: Path) -> Counts:
+def convert(files: Sequence[Path], to: Format, out: Path, best: bool = False) -> Counts:
     """Write every record of the files in format `to`, whole or not at all; rejects beside, also if there are none.
 
     Args:
         files: JSONL (also .jsonl.gz), JSON, Parquet or YAML.
         out: ends in .jsonl, .json or .parquet, which decides how it is written.
+        best: take a comparison's best answer as a demonstration (`best_answer`); `to` holds demonstrations.
 
     Raises:
-        UsageError: a name that ends otherwise, a folder, a file that is not there, an input as output.
+        UsageError: `best` where `to` holds comparisons; a name that ends otherwise, a folder, a file that is not
+            there, an input as output.
         UserError: not one row could be written.
     """
+    if best and to.holds == "comparisons":
+        raise UsageError(f"--best: makes demonstrations, and {to.name} holds comparisons; leave it out")
     if out.suffix not in SUFFIXES:
         raise UsageError(f"--out {out}: end its name in {', '.join(SUFFIXES)}")
     for path in files:
@@ -76,7 +80,7 @@ def convert(files: Sequence[Path], to: Format, out: Path) -> Counts:
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
-        _write(beside, out.suffix, _converted(files, to, counts))
+        _write(beside, out.suffix, _converted(files, to, counts, best))
         write_jsonl(rejects_path(out), counts.rejects)
         if not counts.written:
             common = Counter(reject["reason"] for reject in counts.rejects).most_common(1)
@@ -93,12 +97,14 @@ def rejects_path(out: Path) -> Path:
     return out.with_name(f"{out.stem}.rejects.jsonl")
 
 
-def _converted(files: Sequence[Path], to: Format, counts: Counts) -> Iterator[dict]:
+def _converted(files: Sequence[Path], to: Format, counts: Counts, best: bool) -> Iterator[dict]:
     for path in files:
         for number, value in enumerate(values(path)):
             counts.read += 1
             try:
                 holds, parts = read(value)
+                if best and holds == "comparisons":
+                    holds, parts = "demonstrations", [best_answer(part) for part in parts]
                 if holds != to.holds:
                     raise BadRow(f"one of {holds}, and {to.name} holds {to.holds}")
             except BadRow as e:
@@ -111,6 +117,19 @@ def _converted(files: Sequence[Path], to: Format, counts: Counts) -> Iterator[di
                     yield from made
                 except BadRow as e:
                     counts.rejects.append({"file": path.name, "row": number, "reason": str(e)})
+
+
+def best_answer(part: dict | BadRow) -> dict | BadRow:
+    """A comparison's prompt with its answer of rank 1, the first of several, as a demonstration; a BadRow as it is.
+
+    HH-RLHF has no demonstrations and no SFT model; the authors of DPO made theirs from its preferred answers
+    (Rafailov et al. 2023, arXiv:2305.18290, section 6).
+    """
+    if isinstance(part, BadRow):
+        return part
+    answer = part["responses"][part["ranks"].index(1)]
+    about = {key: part[key] for key in ("source", "licence", "split") if key in part}
+    return {"messages": [*part["prompt"], {"role": "assistant", "content": answer}], **about}
 
 
 def rows_of(part: dict | BadRow, to: Format, source: str) -> list[dict]:

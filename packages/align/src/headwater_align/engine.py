@@ -37,6 +37,7 @@ try:
     from headwater_model.gpt import GPT, Head
     from headwater_model.loop import Loop, Terminated
     from headwater_model.lora_config import LoraConfig
+    from headwater_model.model import build
     from headwater_model.onlooker import Onlooker
     from headwater_model.pretrained import Loaded
     from headwater_model.saver import Saver
@@ -71,6 +72,7 @@ __all__ = [
     "Settings",
     "Terminated",
     "Trainer",
+    "build",
     "checkpoint",
     "cpu",
     "dist",

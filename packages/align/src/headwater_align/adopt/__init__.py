@@ -1,0 +1,1 @@
+"""A base model from elsewhere, made ready for the stages of alignment."""
