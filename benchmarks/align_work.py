@@ -10,6 +10,7 @@ import json
 import os
 import random
 import sys
+from contextlib import redirect_stdout
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ def data() -> dict[str, list]:
 
 def count_tokens(precision: str, folder: str) -> None:
     """Real tokens of the rows."""
-    print(sum(len(row["ids"]) for row in read(folder)["rows"]))
+    print(sum(len(row["ids"]) for row in read(folder)["rows"]), file=sys.__stdout__)
 
 
 def read(folder: str) -> dict[str, list]:
@@ -303,7 +304,6 @@ def _ppo_trl(precision: str, folder: str, settings: str, lr: float, after_step: 
     from transformers import (
         AutoModelForCausalLM,
         AutoModelForSequenceClassification,
-        PrinterCallback,
         TrainerCallback,
     )
     from trl.experimental.ppo import PPOConfig, PPOTrainer
@@ -325,7 +325,6 @@ def _ppo_trl(precision: str, folder: str, settings: str, lr: float, after_step: 
         args=arguments, processing_class=_tokenizer(folder), model=policy, ref_model=reference, reward_model=reward,
         value_model=value, train_dataset=Dataset.from_dict({"input_ids": read(folder)["prompts"]}), callbacks=[Pause()],
     )  # fmt: skip
-    trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
@@ -363,10 +362,9 @@ def _arguments(folder: str, precision: str, settings: str) -> dict[str, Any]:
 
 
 def _by_epochs(trainer: Any, made: list) -> None:
-    from transformers import PrinterCallback, TrainerCallback
+    from transformers import TrainerCallback
 
     turns = Turns(warm=1)
-    trainer.remove_callback(PrinterCallback)  # what it prints would stand between our answers
 
     class Pause(TrainerCallback):
         def on_epoch_end(self, *_: Any, **__: Any) -> None:
@@ -382,4 +380,5 @@ if __name__ == "__main__":
     torch.set_num_threads(int(threads))
     if os.environ.get("KEEP_PAGES"):
         keep_pages()
-    globals()[name](precision, *rest)
+    with redirect_stdout(sys.stderr):  # TRL's own lines would stand between the answers
+        globals()[name](precision, *rest)
