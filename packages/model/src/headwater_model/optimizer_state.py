@@ -133,9 +133,12 @@ def _whole(
         flat = torch.zeros(weight.data.numel(), device=cpu.DEVICE)
         if value is not None:
             flat[slot.share] = value.detach().flatten()
-        dist.reduce(flat, dist.get_global_rank(group, writer), group=group)
-        if group.rank() != writer:
-            flat = flat.new_zeros(1).expand(flat.shape)  # a shape to check, not written
+        if flat.numel() == 1:
+            dist.all_reduce(flat, group=group)  # nothing is saved by a stand-in
+        else:
+            dist.reduce(flat, dist.get_global_rank(group, writer), group=group)
+            if group.rank() != writer:
+                flat = flat.new_zeros(1).expand(flat.shape)  # a stand-in: a shape to check, never written
         whole = flat.view(weight.data.shape)
     *others, _ = weight.replica_id  # the last says which of the data and context ranks' copies it is
     return _like(name, weight, whole, (*others, (group.rank() - writer) % group.size()))
@@ -150,6 +153,11 @@ def _like(
     if isinstance(weight, ShardedTensorFactory):
         return replace(weight, key=key, data=value, replica_id=replica)
     return replace(weight, key=key, data=value, dtype=value.dtype, replica_id=replica)
+
+
+def is_stand_in(value: Tensor) -> bool:
+    """Whether a rank has a state's shape only: another one of its data ranks has, and writes, what is in it."""
+    return value.untyped_storage().nbytes() < value.numel() * value.element_size()
 
 
 def _factor(key: str, weight: ShardedTensor | ShardedTensorFactory, value: Tensor, replica: Any) -> ShardedTensor:

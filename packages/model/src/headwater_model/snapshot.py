@@ -27,7 +27,8 @@ import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from megatron.core import parallel_state
 from megatron.core.dist_checkpointing.core import CheckpointingConfig, save_config
-from megatron.core.dist_checkpointing.mapping import ShardedStateDict
+from megatron.core.dist_checkpointing.dict_utils import nested_values
+from megatron.core.dist_checkpointing.mapping import ShardedStateDict, ShardedTensor
 from megatron.core.dist_checkpointing.state_dict_utils import save_preprocess
 from megatron.core.dist_checkpointing.strategies.fully_parallel import (
     determine_main_replica_uniform_distribution,
@@ -46,6 +47,7 @@ from torch.distributed.checkpoint.utils import _DistWrapper
 from ._contracts import manifest as artefacts
 from ._contracts.errors import UserError
 from ._contracts.stage import explain_os_error
+from .optimizer_state import is_stand_in
 
 COMMON = "common.pt"
 
@@ -178,10 +180,18 @@ class _Writer(dcp.FileSystemWriter):
 
 
 def _spread(sharded: ShardedStateDict) -> None:
-    """Megatron's even spread of replicas over data-parallel ranks (`FullyParallelSaveStrategyWrapper`)."""
+    """Megatron's even spread of replicas over data-parallel ranks (`FullyParallelSaveStrategyWrapper`).
+
+    Only ranks that hold a tensor may be told to write it: of ZeRO's moments all but one have stand-ins.
+    """
     group = parallel_state.get_data_parallel_group(with_context_parallel=True)
-    spread = determine_main_replica_uniform_distribution(sharded, group)
-    distribute_main_replicas_with_precomputed_distribution(sharded, group, spread)
+    held = {
+        number: part
+        for number, part in enumerate(nested_values(sharded))
+        if isinstance(part, ShardedTensor) and not (part.data is not None and is_stand_in(part.data))
+    }
+    spread = determine_main_replica_uniform_distribution(held, group)
+    distribute_main_replicas_with_precomputed_distribution(held, group, spread)
 
 
 def _copied(value: Any, copy: bool) -> Any:
