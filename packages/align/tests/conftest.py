@@ -167,6 +167,7 @@ def preferences(make_preferences, tmp_path_factory) -> Path:
 
 SFT = ["optimizer.lr=0.01", "epochs=4", "batch_size=16", "checkpoint_every=5"]
 REWARD = ["optimizer.lr=0.01", "epochs=2", "batch_size=16", "checkpoint_every=2"]
+DPO = ["optimizer.lr=0.003", "batch_size=16", "micro_batch=16", "checkpoint_every=2"]
 PPO = [
     "batch_size=32",
     "minibatches=2",
@@ -214,6 +215,38 @@ def run_reward(reward_inputs):
 
 
 @pytest.fixture(scope="session")
+def token_dataset(tmp_path_factory) -> Path:
+    """A Megatron dataset of two documents that count from 0 to 96 again and again."""
+    import numpy as np
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    folder = tmp_path_factory.mktemp("tokens")
+    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
+    for start in (0, 2):
+        builder.add_document(torch.arange(start * 97, (start + 2) * 97) % 97, [194])
+    builder.finalize(str(folder / "train.idx"))
+    manifest.write(folder, manifest.Manifest("tokens", 1, "test", "0", "encode", {}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dpo_inputs(sft_model, preferences) -> dict[str, Path]:
+    return {"model": sft_model, "preferences": preferences}
+
+
+@pytest.fixture(scope="session")
+def run_dpo(dpo_inputs):
+    """A function that runs the stage into FOLDER/out with more options; the folder, None on failure."""
+
+    def run(folder: Path, *options: str, code: int = 0) -> Path | None:
+        out = _run("dpo", dpo_inputs, folder / "out", *_set([*DPO, *options]), code=code)
+        return None if code else out
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def ppo_inputs(sft_model, reward_model, instructions) -> dict[str, Path]:
     return {"policy": sft_model, "reward": reward_model, "instructions": instructions}
 
@@ -230,10 +263,13 @@ def run_ppo(ppo_inputs):
 
 
 @pytest.fixture(scope="session")
-def stage_runs(base_model, instructions, reward_inputs, ppo_inputs) -> dict[str, tuple[dict[str, Path], list[str]]]:
+def stage_runs(
+    base_model, instructions, reward_inputs, dpo_inputs, ppo_inputs
+) -> dict[str, tuple[dict[str, Path], list[str]]]:
     """{stage: (inputs, options)} of the stages that a test kills and resumes."""
     return {
         "sft": ({"model": base_model, "instructions": instructions}, _set(SFT)),
         "reward": (reward_inputs, _set([*REWARD, "dropout=0.1"])),
+        "dpo": (dpo_inputs, _set([*DPO, "epochs=2"])),
         "ppo": (ppo_inputs, _set([*PPO, "steps=8", "kl_target=0.5"])),
     }

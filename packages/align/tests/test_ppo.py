@@ -3,11 +3,9 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
 
-from headwater_align._contracts import manifest
 from headwater_align.cli import main
 from headwater_align.ppo.pretraining_rows import PretrainingRows
 from headwater_align.ppo.prompts import prompt_numbers
@@ -126,20 +124,6 @@ def test_every_prompt_has_its_turn_before_any_comes_again():
 def test_the_mask_marks_the_columns_that_chose_the_sampled_tokens():
     episodes = Episodes([[1, 2, 3], [1]], [[4, 5], [6]], [True, False])
     assert episodes.mask.tolist() == [[False, False, True, True], [True, False, False, False]]
-
-
-@pytest.fixture(scope="module")
-def token_dataset(tmp_path_factory):
-    """A Megatron dataset of two documents that count from 0 to 96 again and again."""
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    folder = tmp_path_factory.mktemp("tokens")
-    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
-    for start in (0, 2):
-        builder.add_document(torch.arange(start * 97, (start + 2) * 97) % 97, [194])
-    builder.finalize(str(folder / "train.idx"))
-    manifest.write(folder, manifest.Manifest("tokens", 1, "test", "0", "encode", {}))
-    return folder
 
 
 def test_main_is_what_the_console_script_calls(capsys):
