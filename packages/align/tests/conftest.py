@@ -5,6 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -113,6 +118,24 @@ def _run(stage: str, inputs: dict[str, Path], out: Path, *options: str, code: in
     given = [part for name, folder in inputs.items() for part in ("--in", f"{name}={folder}")]
     assert main([stage, *given, "--out", str(out), "--work", f"{out}.work", *options]) == code
     return out
+
+
+def _kill_when(there: Callable[[], object], arguments: list[str]) -> None:
+    program = "import sys; from headwater_align.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, *arguments], env=environment)
+    deadline = time.monotonic() + 120
+    while not there():
+        assert process.poll() is None and time.monotonic() < deadline, "ended too early, or too slow"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def kill_when():
+    """A function that runs the command line in a process of its own and kills it with -9 once something is there."""
+    return _kill_when
 
 
 @pytest.fixture(scope="session")

@@ -98,7 +98,7 @@ def test_ptx_mixes_pretraining_text_into_the_policys_loss(run_ppo, token_dataset
         ("max_prompt_length=250", "above the policy model's context of 256"),
         ("parallel={context: 2}", "ppo.parallel.context: context-parallel ranks can't sample"),
         ("checkpoints.every=5", "ppo.checkpoints.every: PPO keeps the newest checkpoints (last) only"),
-        ("max_prompt_length=2", "no prompt to train on or none held out"),
+        ("max_prompt_length=2", "no prompt to train on; raise max_prompt_length"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(option, told, run_ppo, tmp_path, capsys):
