@@ -1,12 +1,15 @@
-"""Rounds of labels as DVC stages: sampled, ranked by a simulated labeller, imported; each round starts from the last.
+"""Rounds of labels as DVC stages, run twice: sampled, ranked by a simulated labeller, learnt from; each round starts
+from the last.
 
-The policy is a tiny model with fresh weights; the stages are dvc.yaml's own.
+SFT model, reward model and policy that the first round starts from are tiny models with fresh weights; the stages are
+dvc.yaml's own.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -16,26 +19,49 @@ from headwater_align._contracts import manifest as artefacts
 from headwater_align.cli import main as align
 from tests.conftest import copy_tree, dvc, set_scale
 
-ROUNDS = {"r1": {"policy": "ppo", "reward": "reward"}, "r2": {"policy": "ppo-r1", "reward": "reward-r1"}}
+ROUNDS = {"r1": {"policy": "ppo-ptx", "reward": "reward"}, "r2": {"policy": "ppo-r1", "reward": "reward-r1"}}
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 
 
-def set_rounds(tree: Path, rounds: dict) -> None:
-    params = tree / "params.yaml"
-    params.write_text(re.sub(r"^rounds: .*$", f"rounds: {json.dumps(rounds)}", params.read_text(), flags=re.M))
+def replace(path: Path, pattern: str, text: str) -> None:
+    path.write_text(re.sub(pattern, text, path.read_text(), count=1, flags=re.M))
 
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of the tree at scale smoke with two rounds."""
-    found = copy_tree(tmp_path / "headwater")
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tree at scale smoke with two rounds, for all tests to read."""
+    found = copy_tree(tmp_path_factory.mktemp("rounds") / "headwater")
     set_scale(found, "smoke")
-    set_rounds(found, ROUNDS)
+    replace(found / "params.yaml", r"^rounds: .*$", f"rounds: {json.dumps(ROUNDS)}")
+    replace(found / "configs/smoke.yaml", r"^  steps: 6$", "  steps: 2")  # of PPO: two are enough to move a policy
     return found
 
 
-def write_policy(folder: Path) -> None:
-    """A language model's export with fresh weights: one token a byte, 2 layers, 32 wide."""
+@pytest.fixture(scope="module")
+def handed_out(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tree with what the rounds start from, where the first round's completions lie ready for labellers."""
+    found = Path(shutil.copytree(tree, tmp_path_factory.mktemp("handed-out") / "headwater", symlinks=True))
+    stages = yaml.safe_load((found / "dvc.yaml").read_text())["stages"]
+    own = {"stages": {name: stage for name, stage in stages.items() if name.startswith("round-")}}
+    (found / "dvc.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
+    (found / "dvc.lock").unlink(missing_ok=True)
+    write_models(found / "artefacts")
+    write_sources(found / "artefacts/sources")
+    write_tokens(found / "artefacts/tokens")
+    given = ["--in", f"sources={found}/artefacts/sources", "--out", f"{found}/artefacts/instructions"]
+    assert align(["instructions", *given, "--set", "sources=[docstrings]", "--work", f"{found}/made"]) == 0
+    dvc(found, "repro", "round-sheet@r1")
+    return found
+
+
+@pytest.fixture
+def work(handed_out: Path, tmp_path: Path) -> Path:
+    """A copy to go on with."""
+    return Path(shutil.copytree(handed_out, tmp_path / "headwater", symlinks=True))
+
+
+def write_models(folder: Path) -> None:
+    """Exports with fresh weights: one token a byte, 2 layers, 32 wide; two language models and a reward model."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
     from headwater_model import gpt, pretrained, runtime
@@ -46,27 +72,45 @@ def write_policy(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
-    own = folder.with_name("tokenizer-of-policy")
+    own = folder.parent / "made" / "tokenizer"
     own.mkdir(parents=True)
     tokenizer.save(str(own / "tokenizer.json"))
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": SPECIAL[0], "pad_token": SPECIAL[1]}
     (own / "tokenizer_config.json").write_text(json.dumps(names))
     runtime.initialize(seed=1)
     config = ModelConfig(layers=2, hidden=32, heads=2, vocab=264, context=128)
-    pretrained.save(folder, gpt.build(config, seed=1), config, own, "lm")
-    artefacts.write(folder, artefacts.Manifest("export", artefacts.SCHEMAS["export"], "test", "0", "export", {}))
+    for seed, (name, head) in enumerate((("sft", "lm"), ("ppo-ptx", "lm"), ("reward", "scalar"))):
+        pretrained.save(folder / name, gpt.build(config, head, seed=seed), config, own, head)
+        if head == "scalar":
+            (folder / name / "reward.json").write_text('{"gain": 1.0, "bias": 0.0}')
+        write_manifest(folder / name, "export")
 
 
-def write_instructions(tree: Path) -> None:
-    source = tree / "made" / "s"
+def write_sources(folder: Path) -> None:
+    """Questions with answers; called `docstrings`, which the scale smoke reads."""
+    source = folder / "docstrings"
     source.mkdir(parents=True)
-    (source / "source.json").write_text(json.dumps({"name": "s", "role": "instructions", "licence": "x"}))
+    (source / "source.json").write_text(json.dumps({"name": "docstrings", "role": "instructions", "licence": "x"}))
     rows = [{"prompt": f"Number {i}?", "completion": f"It is {i}."} for i in range(60)]
     (source / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    about = artefacts.Manifest("sources", artefacts.SCHEMAS["sources"], "test", "0", "collect", {})
-    artefacts.write(source.parent, about)
-    given = ["--in", f"sources={source.parent}", "--out", str(tree / "artefacts/instructions")]
-    assert align(["instructions", *given, "--work", str(tree / "made" / "work")]) == 0
+    write_manifest(folder, "sources")
+
+
+def write_tokens(folder: Path) -> None:
+    """A Megatron dataset of one document."""
+    import numpy as np
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    folder.mkdir()
+    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
+    builder.add_document(torch.arange(600) % 97, [600])
+    builder.finalize(str(folder / "train.idx"))
+    write_manifest(folder, "tokens")
+
+
+def write_manifest(folder: Path, kind: str) -> None:
+    artefacts.write(folder, artefacts.Manifest(kind, artefacts.SCHEMAS[kind], "test", "0", kind, {}))
 
 
 def simulated_labeller(tree: Path, name: str, labeller: str) -> None:
@@ -89,7 +133,7 @@ def edges(tree: Path, target: str) -> set[tuple[str, str]]:
 
 def test_a_round_starts_from_the_policy_and_the_reward_model_of_the_round_before(tree: Path) -> None:
     found = edges(tree, "round-ppo@r2")
-    for name, policy, reward in (("r1", "ppo", "reward"), ("r2", "round-ppo@r1", "round-reward@r1")):
+    for name, policy, reward in (("r1", "ppo-ptx", "reward"), ("r2", "round-ppo@r1", "round-reward@r1")):
         assert {
             (policy, f"round-sample@{name}"), (f"round-sample@{name}", f"round-sheet@{name}"),
             (f"round-sheet@{name}", f"round-labels@{name}"), (f"round-labels@{name}", f"round-preferences@{name}"),
@@ -104,23 +148,44 @@ def test_without_rounds_the_lineage_has_none(tmp_path: Path) -> None:
     assert "report" in listed and "round-" not in listed
 
 
-def test_a_round_goes_from_completions_to_labels_and_a_second_labeller_runs_no_more_than_it_must(tree: Path) -> None:
-    (tree / "artefacts").mkdir()
-    write_policy(tree / "artefacts/ppo")
-    write_instructions(tree)
-    stages = yaml.safe_load((tree / "dvc.yaml").read_text())["stages"]
-    own = {"stages": {name: stage for name, stage in stages.items() if name.startswith("round-")}}
-    (tree / "dvc.yaml").write_text(yaml.safe_dump(own, sort_keys=False))
-    (tree / "dvc.lock").unlink(missing_ok=True)
-    dvc(tree, "repro", "round-sheet@r1")
-    told = dvc(tree, "repro", "--single-item", "round-labels@r1", check=False)
+def test_without_labels_a_round_waits_and_a_second_labeller_runs_no_more_than_it_must(work: Path) -> None:
+    told = dvc(work, "repro", "--single-item", "round-labels@r1", check=False)
     assert told.returncode and "labels/r1" in told.stdout  # people have not answered yet
-    simulated_labeller(tree, "r1", "ann")
-    dvc(tree, "repro", "round-labels@r1")
-    first = [json.loads(line) for line in (tree / "artefacts/labels-r1/labels.jsonl").read_text().splitlines()]
-    assert first and all(r["policies"] == ["ppo"] * len(r["responses"]) and r["round"] == "r1" for r in first)
-    simulated_labeller(tree, "r1", "bob")
-    out = dvc(tree, "repro", "round-labels@r1").stdout
+    simulated_labeller(work, "r1", "ann")
+    dvc(work, "repro", "round-labels@r1")
+    first = [json.loads(line) for line in (work / "artefacts/labels-r1/labels.jsonl").read_text().splitlines()]
+    assert first and all(r["policies"] == ["ppo-ptx"] * len(r["responses"]) and r["round"] == "r1" for r in first)
+    simulated_labeller(work, "r1", "bob")
+    out = dvc(work, "repro", "round-labels@r1").stdout
     assert [line.split("'")[1] for line in out.splitlines() if line.startswith("Running stage")] == ["round-labels@r1"]
-    metrics = json.loads((tree / "artefacts/labels-r1/metrics.json").read_text())
+    metrics = json.loads((work / "artefacts/labels-r1/metrics.json").read_text())
     assert metrics["labels"] == 2 * len(first) and metrics["agreement"]["value"] == 1.0
+
+
+def test_two_rounds_run_whole_and_the_second_goes_on_from_the_first(work: Path) -> None:
+    def made(name: str) -> Path:
+        return work / "artefacts" / name
+
+    def records(name: str) -> list[dict]:
+        return [json.loads(line) for line in made(name).read_text().splitlines()]
+
+    simulated_labeller(work, "r1", "ann")
+    dvc(work, "repro", "round-sheet@r2")  # what round 1 has left to do, and the sampling of round 2
+    simulated_labeller(work, "r2", "ann")
+    dvc(work, "repro", "round-ppo@r2")
+
+    for name, policy, reward in (("r1", "ppo-ptx", "reward"), ("r2", "ppo-r1", "reward-r1")):
+        preferences = records(f"preferences-{name}/train.jsonl") + records(f"preferences-{name}/heldout.jsonl")
+        of_people = [record for record in preferences if record["labeller"]]
+        assert len(of_people) == len(records(f"labels-{name}/labels.jsonl")) > 0
+        assert all((r["labeller"], r["round"], *set(r["policies"])) == ("ann", name, policy) for r in of_people)
+        for stage, inputs in {
+            f"completions-{name}": {"policy": policy},
+            f"reward-{name}": {"start": reward, "model": "sft", "preferences": f"preferences-{name}"},
+            f"ppo-{name}": {"policy": policy, "reference": "sft", "reward": f"reward-{name}", "tokens": "tokens"},
+        }.items():
+            read = artefacts.verify(made(stage)).inputs
+            wanted = {role: artefacts.manifest_hash(made(given)) for role, given in inputs.items()}
+            assert {role: read[role] for role in wanted} == wanted, stage
+    # The KL is counted from SFT: a policy that is another begins with some, as it would not from itself.
+    assert abs(records("ppo-r2/log.jsonl")[0]["kl"]) > 1e-3

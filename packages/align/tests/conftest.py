@@ -5,6 +5,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -115,6 +120,24 @@ def _run(stage: str, inputs: dict[str, Path], out: Path, *options: str, code: in
     return out
 
 
+def _kill_when(there: Callable[[], object], arguments: list[str]) -> None:
+    program = "import sys; from headwater_align.cli import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, *arguments], env=environment)
+    deadline = time.monotonic() + 120
+    while not there():
+        assert process.poll() is None and time.monotonic() < deadline, "ended too early, or too slow"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.fixture(scope="session")
+def kill_when():
+    """A function that runs the command line in a process of its own and kills it with -9 once something is there."""
+    return _kill_when
+
+
 @pytest.fixture(scope="session")
 def instructions(tmp_path_factory) -> Path:
     """Questions about numbers whose answers are letters, a's as often as b's."""
@@ -167,6 +190,7 @@ def preferences(make_preferences, tmp_path_factory) -> Path:
 
 SFT = ["optimizer.lr=0.01", "epochs=4", "batch_size=16", "checkpoint_every=5"]
 REWARD = ["optimizer.lr=0.01", "epochs=2", "batch_size=16", "checkpoint_every=2"]
+DPO = ["optimizer.lr=0.003", "batch_size=16", "micro_batch=16", "checkpoint_every=2"]
 PPO = [
     "batch_size=32",
     "minibatches=2",
@@ -214,6 +238,38 @@ def run_reward(reward_inputs):
 
 
 @pytest.fixture(scope="session")
+def token_dataset(tmp_path_factory) -> Path:
+    """A Megatron dataset of two documents that count from 0 to 96 again and again."""
+    import numpy as np
+    import torch
+    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
+
+    folder = tmp_path_factory.mktemp("tokens")
+    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
+    for start in (0, 2):
+        builder.add_document(torch.arange(start * 97, (start + 2) * 97) % 97, [194])
+    builder.finalize(str(folder / "train.idx"))
+    manifest.write(folder, manifest.Manifest("tokens", 1, "test", "0", "encode", {}))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def dpo_inputs(sft_model, preferences) -> dict[str, Path]:
+    return {"model": sft_model, "preferences": preferences}
+
+
+@pytest.fixture(scope="session")
+def run_dpo(dpo_inputs):
+    """A function that runs the stage into FOLDER/out with more options; the folder, None on failure."""
+
+    def run(folder: Path, *options: str, code: int = 0) -> Path | None:
+        out = _run("dpo", dpo_inputs, folder / "out", *_set([*DPO, *options]), code=code)
+        return None if code else out
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def ppo_inputs(sft_model, reward_model, instructions) -> dict[str, Path]:
     return {"policy": sft_model, "reward": reward_model, "instructions": instructions}
 
@@ -230,10 +286,13 @@ def run_ppo(ppo_inputs):
 
 
 @pytest.fixture(scope="session")
-def stage_runs(base_model, instructions, reward_inputs, ppo_inputs) -> dict[str, tuple[dict[str, Path], list[str]]]:
+def stage_runs(
+    base_model, instructions, reward_inputs, dpo_inputs, ppo_inputs
+) -> dict[str, tuple[dict[str, Path], list[str]]]:
     """{stage: (inputs, options)} of the stages that a test kills and resumes."""
     return {
         "sft": ({"model": base_model, "instructions": instructions}, _set(SFT)),
         "reward": (reward_inputs, _set([*REWARD, "dropout=0.1"])),
+        "dpo": (dpo_inputs, _set([*DPO, "epochs=2"])),
         "ppo": (ppo_inputs, _set([*PPO, "steps=8", "kl_target=0.5"])),
     }

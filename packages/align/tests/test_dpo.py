@@ -6,12 +6,9 @@ import math
 import pytest
 
 from headwater_align.chat_format import ChatFormat
-from headwater_align.cli import main
 from headwater_align.dpo.config import DpoConfig
 from headwater_align.dpo.data import microbatches
 from headwater_align.rankings import prepare, whole_prompts
-
-DPO = ["optimizer.lr=0.003", "batch_size=16", "micro_batch=16", "checkpoint_every=2"]
 
 
 def record(name, responses, ranks, prompt="Which?"):
@@ -79,19 +76,19 @@ def test_k_answers_cost_the_mean_over_their_pairs(byte_tokenizer):
     assert count.item() == 2 and metrics["accuracy"].item() == 2
 
 
+def log_of(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
 @pytest.fixture(scope="module")
-def dpo_model(sft_model, preferences, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("dpo")
-    given = ["--in", f"model={sft_model}", "--in", f"preferences={preferences}"]
-    sets = [part for option in DPO for part in ("--set", option)]
-    assert main(["dpo", *given, *sets, "--out", f"{folder}/out", "--work", f"{folder}/work"]) == 0
-    return folder / "out"
+def dpo_model(run_dpo, tmp_path_factory):
+    return run_dpo(tmp_path_factory.mktemp("dpo"))
 
 
 def test_the_stage_learns_what_is_preferred(dpo_model, sft_model):
     from headwater_align.engine import generation, pretrained, runtime
 
-    log = [json.loads(line) for line in (dpo_model / "log.jsonl").read_text().splitlines()]
+    log = log_of(dpo_model)
     assert log[0]["heldout_loss"] == pytest.approx(math.log(2), abs=1e-6)  # the policy is the reference
     assert log[1]["loss"] == pytest.approx(math.log(2), abs=1e-6) and log[1]["accuracy"] == 0.5
     metrics = json.loads((dpo_model / "metrics.json").read_text())
@@ -108,13 +105,19 @@ def test_the_stage_learns_what_is_preferred(dpo_model, sft_model):
     assert share[1] > share[0] + 0.2, share
 
 
-def test_bad_input_is_one_line(sft_model, preferences, base_model, tmp_path, capsys):
-    given = ["--in", f"model={sft_model}", "--in", f"preferences={preferences}"]
-    where = ["--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]
+def test_a_pipeline_learns_what_one_rank_learns(dpo_model, run_dpo, tmp_path):
+    out = run_dpo(tmp_path, "parallel={pipeline: 2}", "threads=1")
+    for mine, other in zip(log_of(out), log_of(dpo_model), strict=True):
+        assert mine["step"] == other["step"]
+        for name in other.keys() & {"loss", "accuracy", "margin", "chosen", "grad_norm", "heldout_loss"}:
+            assert mine[name] == pytest.approx(other[name], rel=1e-3, abs=1e-4), (mine["step"], name)
+
+
+def test_bad_input_is_one_line(run_dpo, tmp_path, capsys):
     for option, told in [
         ("parallel.context=2", "an answer's log-probability needs whole rows"),
         ("max_length=8", "no comparison to train on"),
         ("max_length=999", "above the model's context"),
     ]:
-        assert main(["dpo", *given, *where, "--set", option]) == 1
+        run_dpo(tmp_path, option, code=1)
         assert told in capsys.readouterr().err

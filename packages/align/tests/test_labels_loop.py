@@ -1,11 +1,6 @@
 """Sampled from a real model, handed out, ranked by a simulated labeller, imported: what the next round trains on."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
@@ -99,7 +94,7 @@ def test_prompts_without_room_and_completions_without_news_are_counted(base_mode
     assert "do not fit a context of 256" in capsys.readouterr().err
 
 
-def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(completions, base_model, instructions, tmp_path):
+def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(completions, base_model, instructions, kill_when, tmp_path):
     arguments = [
         "sample",
         "--in",
@@ -110,15 +105,7 @@ def test_a_killed_run_goes_on_and_ends_in_the_same_bytes(completions, base_model
         f"twin={base_model}",
     ]
     arguments += options(*OPTIONS, "policy_name=first") + ["--out", f"{tmp_path}/out", "--work", f"{tmp_path}/work"]
-    program = "import sys; from headwater_align.cli import main; sys.exit(main(sys.argv[1:]))"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-W", "ignore", "-c", program, *arguments], env=environment)
-    deadline = time.monotonic() + 120
-    while not list(tmp_path.glob("work/sample/*/drawn/*.json")):
-        assert process.poll() is None and time.monotonic() < deadline, "ended before its first batch"
-        time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    kill_when(lambda: list(tmp_path.glob("work/sample/*/drawn/*.json")), arguments)
     assert not (tmp_path / "out").exists()
     kept = {path.name: path.stat().st_mtime_ns for path in tmp_path.glob("work/sample/*/drawn/*.json")}
     assert 0 < len(kept) < 12

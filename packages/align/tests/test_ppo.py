@@ -3,13 +3,11 @@
 import csv
 import json
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater_align._contracts import manifest
 from headwater_align.cli import main
 from headwater_align.ppo.pretraining_rows import PretrainingRows
 from headwater_align.ppo.prompts import prompt_numbers
@@ -104,7 +102,7 @@ def test_ptx_mixes_pretraining_text_into_the_policys_loss(run_ppo, token_dataset
         ("max_prompt_length=250", "above the policy model's context of 256"),
         ("parallel={context: 2}", "ppo.parallel.context: context-parallel ranks can't sample"),
         ("checkpoints.every=5", "ppo.checkpoints.every: PPO keeps the newest checkpoints (last) only"),
-        ("max_prompt_length=2", "no prompt to train on"),
+        ("max_prompt_length=2", "no prompt to train on; raise max_prompt_length"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(option, told, run_ppo, tmp_path, capsys):
@@ -143,20 +141,6 @@ def test_answers_come_back_from_the_disk_as_they_were(tmp_path_factory, kept):
     path.write_bytes(path.read_bytes()[:-1])
     assert read_answers(path, prompts) is None
     assert read_answers(path.with_name("none"), prompts) is None
-
-
-@pytest.fixture(scope="module")
-def token_dataset(tmp_path_factory):
-    """A Megatron dataset of two documents that count from 0 to 96 again and again."""
-    from megatron.core.datasets.indexed_dataset import IndexedDatasetBuilder
-
-    folder = tmp_path_factory.mktemp("tokens")
-    builder = IndexedDatasetBuilder(str(folder / "train.bin"), dtype=np.uint16)
-    for start in (0, 2):
-        builder.add_document(torch.arange(start * 97, (start + 2) * 97) % 97, [194])
-    builder.finalize(str(folder / "train.idx"))
-    manifest.write(folder, manifest.Manifest("tokens", 1, "test", "0", "encode", {}))
-    return folder
 
 
 def test_main_is_what_the_console_script_calls(capsys):

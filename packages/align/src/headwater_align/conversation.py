@@ -68,6 +68,11 @@ def identity(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
+def before_answer(messages: list[Message]) -> list[Message]:
+    """What the assistant is asked: all that comes before its first answer."""
+    return messages[: next(i for i, m in enumerate(messages) if m["role"] == "assistant")]
+
+
 def prompt_key(messages: list[Message]) -> str:
     """What two records share when they ask the same: every word of the first user message, case and spacing aside."""
     first = next(m["content"] for m in messages if m["role"] == "user")

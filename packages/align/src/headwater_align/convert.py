@@ -9,11 +9,12 @@ import argparse
 import json
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from . import jsonl
 from ._contracts.errors import UsageError, UserError
 from .conversation import BadRow, identity
 from .formats import WRITABLE, Format
@@ -81,7 +82,7 @@ def convert(files: Sequence[Path], to: Format, out: Path, best: bool = False) ->
     beside = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     try:
         _write(beside, out.suffix, _converted(files, to, counts, best))
-        write_jsonl(rejects_path(out), counts.rejects)
+        jsonl.write(rejects_path(out), counts.rejects)
         if not counts.written:
             common = Counter(reject["reason"] for reject in counts.rejects).most_common(1)
             why = f"; most often: {common[0][0]}" if common else ""
@@ -148,15 +149,10 @@ def rows_of(part: dict | BadRow, to: Format, source: str) -> list[dict]:
     return to.write({**part, **about})
 
 
-def write_jsonl(path: Path, rows: Iterable[dict]) -> None:
-    """One JSON object a line; half of a surrogate pair, which only metadata may hold, as JSON's own escape."""
-    with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
-        f.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
 def _write(path: Path, suffix: str, rows: Iterator[dict]) -> None:
     if suffix == ".jsonl":
-        write_jsonl(path, rows)
+        with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
+            f.writelines(jsonl.lines(rows))
     elif suffix == ".json":
         with open(path, "w", encoding="utf-8", errors="backslashreplace") as f:
             f.write("[")

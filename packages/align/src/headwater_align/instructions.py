@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from . import jsonl
 from .conversation import BadRow, identity
 from .overlap import ItemIndex
 from .readers import Row, Source, rows
@@ -58,14 +58,12 @@ def reject(row: Row, error: BadRow) -> dict:
 def write_split(out: Path, split: dict[str, list[dict]], rejects: list[dict]) -> None:
     """train.jsonl, heldout.jsonl and rejects.jsonl."""
     for name, lines in {**split, "rejects": rejects}.items():
-        with open(out / f"{name}.jsonl", "w", encoding="utf-8") as f:
-            f.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        jsonl.write(out / f"{name}.jsonl", lines)
 
 
 def read_split(artefact: Path, side: str) -> list[dict]:
     """The records of train.jsonl or heldout.jsonl."""
-    with open(artefact / f"{side}.jsonl", encoding="utf-8") as f:
-        return [json.loads(line) for line in f]
+    return jsonl.read(artefact / f"{side}.jsonl")
 
 
 def count(split: dict[str, list[dict]], rejects: list[dict]) -> dict:

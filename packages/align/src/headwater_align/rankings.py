@@ -6,8 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from ._contracts.errors import UserError
 from ._contracts.sequences import truncate
+from ._contracts.stage import Run
+from .batching import length_buckets
 from .chat_format import ChatFormat
+from .engine import Loaded, row_limit
+from .instructions import read_split
 from .preference import dense, pairs
 
 
@@ -64,6 +69,38 @@ class Prepared:
     """Completions left out because the limit made them equal to one of another rank."""
     rejects: list[dict] = field(default_factory=list)
     """{"id", "reason"} of records that could not be used."""
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """What a run learns from, in ids."""
+
+    train: Prepared
+    heldout: Prepared
+    batches: list[list[int]]
+    """Rankings of `train` a step, over all epochs."""
+    chat: ChatFormat
+    limit: int
+    """Tokens of prompt and completion."""
+
+
+def read(run: Run, loaded: Loaded) -> Comparisons:
+    """Both sides of the input `preferences`, and the plan of batches; a function of config and inputs alone.
+
+    Raises:
+        UserError: nothing to train on or nothing held out.
+    """
+    config = run.config
+    chat = ChatFormat(loaded.tokenizer)
+    limit = row_limit(config.max_length, loaded)
+    train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
+    if not train.rankings or not heldout.rankings:
+        empty = train if not train.rankings else heldout
+        why = f" ({len(empty.rejects)} set aside; the first: {empty.rejects[0]['reason']})" if empty.rejects else ""
+        raise UserError(f"no comparison to train on or none held out{why}; give more preferences or raise max_length")
+    lengths = [ranking.longest for ranking in train.rankings]
+    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
+    return Comparisons(train, heldout, [batch for epoch in epochs for batch in epoch], chat, limit)
 
 
 def prepare(records: Sequence[dict], chat: ChatFormat, limit: int) -> Prepared:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from . import job
+from . import job, jsonl
 from ._contracts.errors import UserError
 from ._contracts.sequences import join, pack, packed
 from ._contracts.stage import Run
@@ -20,10 +20,8 @@ from .chat_format import ChatFormat, Rendered
 from .config import SftConfig
 from .engine import (
     Loaded,
-    adapters_of,
     check_layout,
     export,
-    make_trainer,
     next_token_loss,
     pretrained,
     row_limit,
@@ -31,7 +29,7 @@ from .engine import (
     torch,
 )
 from .instructions import read_split
-from .training import Plan, first_and_last, fit, read_log, write_jsonl
+from .training import Plan, first_and_last, learn, read_log
 
 
 @dataclass
@@ -51,7 +49,7 @@ def run(run: Run) -> None:
     loaded = job.trained(run, run.inputs["model"])
     data = read(run, loaded)
     export(run.out, loaded, data.chat, "lm")
-    write_jsonl(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
+    jsonl.write(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
     log = read_log(run.out)
     before, after = first_and_last(log, "heldout_loss")
     epochs = run.config.epochs
@@ -96,11 +94,7 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         lambda numbers: batches([held[n] for n in numbers], config.micro_batch, data.chat.pad),
     )
-    adapters = adapters_of(config, run.stage.name)
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
-    every = config.evaluate_every or -(-len(data.batches) // config.epochs)
-    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
-    job.leave_weights(run, model=trainer)
+    learn(run, settings, loaded, plan, rank_files, config.evaluate_every)
 
 
 @dataclass(frozen=True)

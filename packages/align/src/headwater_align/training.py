@@ -6,12 +6,12 @@ spikes met by a policy, checkpoints beside training, exact resume also on anothe
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from . import job, jsonl, ranks
 from ._contracts.errors import UserError
 from ._contracts.manifest import write_atomic
 from ._contracts.stage import Run
@@ -28,9 +28,9 @@ from .engine import (
     Saver,
     Settings,
     Trainer,
+    adapters_of,
     checkpoint,
-    dist,
-    parallel_state,
+    make_trainer,
     resolved,
     torch,
 )
@@ -95,8 +95,7 @@ class Plan:
 
 def _share(rows: Sequence[int], collate: Callable[[Sequence[int]], list[dict]]) -> list[dict]:
     """Micro-batches of every n-th row for the n-th data rank; where there are too few rows, one that does not count."""
-    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-    mine = list(rows)[rank::ranks]
+    mine = ranks.share(rows)
     if mine:
         return collate(mine)
     return [{**piece, UNCOUNTED: torch.ones(1)} for piece in collate(list(rows)[:1])]
@@ -121,7 +120,7 @@ def fit(
         SystemExit: SIGTERM came; a checkpoint of the last step is there (143).
     """
     steps = len(plan.batches)
-    flight = FlightLog(run.work, writes=dist.get_rank() == 0)
+    flight = FlightLog(run.work, writes=ranks.is_first())
 
     def tell(event: dict[str, Any]) -> None:
         flight.note(event)
@@ -136,7 +135,7 @@ def fit(
     )
     onlooker = Onlooker(
         settings, loaded.config, trainer, loaded.tokenizer, steps, f"{run.stage.name}-{run.fingerprint}", run.log,
-        run.progress, rank_files, dist.get_rank() == 0,
+        run.progress, rank_files, ranks.is_first(),
     )  # fmt: skip
     policy = Policy(settings.spikes) if settings.spikes else None
     planned: list[Event] = []
@@ -149,15 +148,32 @@ def fit(
     with onlooker.watching(loop.curve.rows):
         loop.run()
     run.measured.update(onlooker.measured())
-    if dist.get_rank() == 0:
+    if ranks.is_first():
         loop.curve.write(run.out)
         write_atomic(run.out / "flight.jsonl", loop.flight.text())
     return loop.curve.rows
 
 
+def learn(
+    run: Run, settings: RunConfig, loaded: Loaded, plan: Plan, rank_files: Path | None, validate_every: int = 0
+) -> None:
+    """Train a loaded model, or adapters beside it, through the plan by the config's optimiser, and leave its weights
+    where `job.trained` finds them; collective.
+
+    Args:
+        validate_every: steps between held-out figures; 0: once an epoch.
+    """
+    config = run.config
+    adapters = adapters_of(config, run.stage.name)
+    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
+    every = validate_every or -(-len(plan.batches) // config.epochs)
+    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
+    job.leave_weights(run, model=trainer)
+
+
 def read_log(folder: Path) -> list[dict[str, Any]]:
     """The rows of log.jsonl."""
-    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return jsonl.read(folder / "log.jsonl")
 
 
 def first_and_last(log: Sequence[Mapping[str, Any]], name: str) -> tuple[float, float]:
@@ -170,8 +186,3 @@ def first_and_last(log: Sequence[Mapping[str, Any]], name: str) -> tuple[float, 
     if not found:
         raise UserError(f"log.jsonl has no {name}: the run is not whole; start the stage again")
     return found[0], found[-1]
-
-
-def write_jsonl(path: Path, rows: Sequence[dict]) -> None:
-    """One JSON object a line."""
-    write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -8,37 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import job
+from .. import job, jsonl, ranks
 from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
-from ..batching import length_buckets, pad
-from ..chat_format import ChatFormat
+from ..batching import pad
 from ..engine import (
     GPT,
     Batch,
     Loaded,
-    adapters_of,
     check_layout,
-    dist,
     export,
     forward,
-    make_trainer,
-    parallel_state,
     pretrained,
-    row_limit,
     settings_of,
     torch,
 )
-from ..instructions import read_split
 from ..intervals import bootstrap_mean
 from ..ranking import comparisons
-from ..rankings import Prepared, Ranking, prepare
-from ..training import Plan, first_and_last, fit, read_log, write_jsonl
+from ..rankings import Comparisons, Ranking, read
+from ..training import Plan, first_and_last, learn, read_log
 from .config import DpoConfig
 from .data import microbatches
 from .loss import dpo_losses
@@ -55,7 +47,7 @@ def run(run: Run) -> None:
     loaded = job.trained(run, run.inputs["model"])
     data = read(run, loaded)
     export(run.out, loaded, data.chat, "lm")
-    write_jsonl(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
+    jsonl.write(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
     log = read_log(run.out)
     before, after = first_and_last(log, "heldout_loss")
     reference = json.loads((run.work / REFERENCE).read_text())
@@ -115,38 +107,7 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         lambda numbers: collate([held[n] for n in numbers]),
     )
-    adapters = adapters_of(config, run.stage.name)
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
-    every = -(-len(data.batches) // config.epochs)
-    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
-    job.leave_weights(run, model=trainer)
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run learns from, in ids."""
-
-    train: Prepared
-    heldout: Prepared
-    batches: list[list[int]]
-    chat: ChatFormat
-
-
-def read(run: Run, loaded: Loaded) -> Data:
-    """Both sides of the preferences artefact, and the plan of batches.
-
-    Raises:
-        UserError: nothing to train on or nothing held out.
-    """
-    config: DpoConfig = run.config
-    chat = ChatFormat(loaded.tokenizer)
-    limit = row_limit(config.max_length, loaded)
-    train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
-    if not train.rankings or not heldout.rankings:
-        raise UserError("no comparison to train on or none held out; give more preferences or raise max_length")
-    lengths = [one.longest for one in train.rankings]
-    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
-    return Data(train, heldout, [batch for epoch in epochs for batch in epoch], chat)
+    learn(run, settings, loaded, plan, rank_files)
 
 
 def objective(config: DpoConfig):
@@ -202,22 +163,18 @@ def accuracy(one: Ranking, policy: Sequence[float], reference: Sequence[float]) 
     return sum((gain[a] > gain[b]) + 0.5 * (gain[a] == gain[b]) for a, b in one.pairs) / len(one.pairs)
 
 
-def _reference(run: Run, reference: Loaded, policy: Loaded, data: Data) -> Scores:
+def _reference(run: Run, reference: Loaded, policy: Loaded, data: Comparisons) -> Scores:
     """The reference's log-probabilities: each data rank computes its share; kept for when the run goes on."""
     path = run.work / REFERENCE
     if reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
         raise UserError(f"{run.inputs['reference']}: another tokenizer than the model's; give the model it came from")
-    box: list[Scores | None] = [json.loads(path.read_text()) if path.exists() and dist.get_rank() == 0 else None]
-    dist.broadcast_object_list(box, src=0)
-    if box[0] is not None:
-        return box[0]
-    everything = data.train.rankings + data.heldout.rankings
-    rank, ranks = parallel_state.get_data_parallel_rank(), parallel_state.get_data_parallel_world_size()
-    mine = logprobs(reference.model, everything[rank::ranks], data.chat.pad, run.config.micro_batch)
-    shares: list[Scores] = [{}] * dist.get_world_size()
-    dist.all_gather_object(shares, mine)
-    found = {name: scores for share in shares for name, scores in share.items()}
-    if dist.get_rank() == 0:
+    kept: Scores | None = ranks.from_first(json.loads(path.read_text()) if path.exists() else None)
+    if kept is not None:
+        return kept
+    everything = ranks.share(data.train.rankings + data.heldout.rankings)
+    mine = logprobs(reference.model, everything, data.chat.pad, run.config.micro_batch)
+    found = {name: scores for share in ranks.gather(mine) for name, scores in share.items()}
+    if ranks.is_first():
         write_atomic(path, json.dumps(found))
-    dist.barrier()
+    ranks.barrier()
     return found

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from .. import jsonl
 from .._contracts.errors import UserError
 from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..conversation import identity
 from ..intervals import bootstrap_mean
-from ..training import write_jsonl
 from . import agreement, argilla, label_studio, page, table
 from .config import LabelsImportConfig
 from .rankings import Ranking, Reject, accepted
@@ -45,11 +45,11 @@ def run(run: Run) -> None:
         by_task[r.task][r.labeller] = in_line(tasks[r.task], r)
     told = agreement.told(by_task, config.resamples, config.seed)
     told["win_rates"] = win_rates(tasks, ranked, config)
-    write_jsonl(run.out / "labels.jsonl", sorted(labels, key=lambda label: label["id"]))
-    write_jsonl(run.out / "skipped.jsonl", skipped)
+    jsonl.write(run.out / "labels.jsonl", sorted(labels, key=lambda label: label["id"]))
+    jsonl.write(run.out / "skipped.jsonl", skipped)
     comments = [{"task": r.task, "labeller": r.labeller, "comment": r.comment} for r in ranked if r.comment]
-    write_jsonl(run.out / "comments.jsonl", comments)
-    write_jsonl(run.out / "rejects.jsonl", [asdict(reject) for reject in made.rejects])
+    jsonl.write(run.out / "comments.jsonl", comments)
+    jsonl.write(run.out / "rejects.jsonl", [asdict(reject) for reject in made.rejects])
     write_atomic(run.out / "agreement.json", canonical_json(told))
     run.write_metrics(
         {

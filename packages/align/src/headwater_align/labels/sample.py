@@ -14,14 +14,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import jsonl
 from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
-from ..conversation import Message, identity, prompt_key
-from ..engine import generation, pretrained, runtime
+from ..conversation import Message, before_answer, identity, prompt_key
+from ..engine import pretrained, runtime
 from ..instructions import read_split
-from ..training import write_jsonl
+from ..sampling import sample
 from .config import SampleConfig
 
 
@@ -84,8 +85,8 @@ def run(run: Run) -> None:
             )  # fmt: skip
     if not records:
         raise UserError("no prompt has two distinct completions; raise temperature or responses")
-    write_jsonl(run.out / "completions.jsonl", sorted(records, key=lambda r: (r["batch"], r["id"])))
-    write_jsonl(run.out / "rejects.jsonl", sorted(rejects, key=lambda r: r["id"]))
+    jsonl.write(run.out / "completions.jsonl", sorted(records, key=lambda r: (r["batch"], r["id"])))
+    jsonl.write(run.out / "rejects.jsonl", sorted(rejects, key=lambda r: r["id"]))
     drawn = [draw for draws in written.values() for draw in draws]
     run.write_metrics(
         {
@@ -126,10 +127,7 @@ def prompts_of(artefact: Path, side: str) -> list[Prompt]:
     found: dict[str, Prompt] = {}
     for split in ("train", "heldout") if side == "both" else (side,):
         for record in read_split(artefact, split):
-            messages = record.get("prompt")
-            if messages is None:
-                whole = record["messages"]
-                messages = whole[: next(i for i, m in enumerate(whole) if m["role"] == "assistant")]
+            messages = record.get("prompt") or before_answer(record["messages"])
             prompt = Prompt(identity(messages), messages, record["source"], record["licence"], split)
             found.setdefault(prompt_key(messages), prompt)
     return sorted(found.values(), key=lambda prompt: prompt.id)
@@ -226,17 +224,11 @@ def write(loaded: pretrained.Loaded, wanted: Sequence[tuple[Prompt, int]], confi
     """
     chat = ChatFormat(loaded.tokenizer)
     ids = chat.prompts([prompt.messages for prompt, _ in wanted])
-    order = sorted(range(len(wanted)), key=lambda at: (len(ids[at]), wanted[at][0].id, wanted[at][1]))
-    made = []
-    for start in range(0, len(order), config.rows):
-        part = order[start : start + config.rows]
-        answers = generation.generate(
-            loaded.model, [ids[at] for at in part], config.max_response_length,
-            temperature=config.temperature, top_p=config.top_p, stop_ids=chat.stops,
-            seeds=[draw_seed(config, wanted[at][0].id, wanted[at][1]) for at in part],
-        )  # fmt: skip
-        for at, answer in zip(part, answers, strict=True):
-            prompt, place = wanted[at]
-            finished = bool(answer.tokens) and answer.tokens[-1] in chat.stops
-            made.append(Draw(prompt.id, place, chat.text(answer.tokens).strip(), finished))
-    return made
+    seeds = [draw_seed(config, prompt.id, place) for prompt, place in wanted]
+    answers = sample(
+        loaded.model, ids, chat, config.max_response_length, seeds, config.rows, config.temperature, config.top_p
+    )
+    return [
+        Draw(prompt.id, place, chat.text(answer).strip(), answer[-1] in chat.stops)
+        for (prompt, place), answer in zip(wanted, answers, strict=True)
+    ]

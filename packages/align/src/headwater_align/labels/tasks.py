@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from .. import jsonl
 from ..conversation import Message
 
 KEY = "key.jsonl"
@@ -82,14 +82,12 @@ def assign(ids: Sequence[str], labellers: Sequence[str], overlap: float, several
 
 def write_key(path: Path, tasks: Sequence[Task]) -> None:
     """One task a line, in order of name."""
-    lines = (json.dumps(asdict(task), ensure_ascii=False) + "\n" for task in sorted(tasks, key=lambda t: t.task))
-    path.write_text("".join(lines), encoding="utf-8")
+    jsonl.write(path, map(asdict, sorted(tasks, key=lambda t: t.task)))
 
 
 def read_key(path: Path) -> dict[str, Task]:
     """Name -> task."""
-    with open(path, encoding="utf-8") as lines:
-        tasks = [Task(**json.loads(line)) for line in lines]
+    tasks = [Task(**row) for row in jsonl.read(path)]
     return {task.task: task for task in tasks}
 
 

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
-from .._contracts.manifest import write_atomic
+from .. import jsonl
 from ..chat_format import ChatFormat
-from ..engine import GPT, generation, torch
+from ..engine import GPT, torch
 from ..ppo.prompts import draw_seed
 from ..ppo.rollouts import Episodes, logprobs, micro_batches
 from ..reward_model import RewardModel
+from ..sampling import sample
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,10 @@ def draw(
 ) -> Episodes:
     """`samples` answers a prompt at temperature 1; the n-th answer to a prompt has one seed whatever the model is."""
     asked = [(number, prompt, n) for number, prompt in enumerate(prompts) for n in range(samples)]
-    answers: list[list[int]] = [[] for _ in asked]
-    order = sorted(range(len(asked)), key=lambda row: len(asked[row][1]))
-    for start in range(0, len(order), batch):
-        part = order[start : start + batch]
-        made = generation.generate(
-            model, [asked[r][1] for r in part], tokens, stop_ids=chat.stops,
-            seeds=[draw_seed(seed, asked[r][0], asked[r][2]) for r in part],
-        )  # fmt: skip
-        for row, answer in zip(part, made, strict=True):
-            answers[row] = answer.tokens
-    return Episodes([prompt for _, prompt, _ in asked], answers, [a[-1] in chat.stops for a in answers])
+    seeds = [draw_seed(seed, number, n) for number, _, n in asked]
+    repeated = [prompt for _, prompt, _ in asked]
+    answers = sample(model, repeated, chat, tokens, seeds, batch)
+    return Episodes(repeated, answers, [a[-1] in chat.stops for a in answers])
 
 
 def score(
@@ -79,14 +72,14 @@ def score(
 
 def save(path: Path, answers: Sequence[Answer]) -> None:
     """As JSON lines."""
-    write_atomic(path, "".join(json.dumps(asdict(a), ensure_ascii=False) + "\n" for a in answers))
+    jsonl.write(path, map(asdict, answers))
 
 
 def load(path: Path) -> list[Answer] | None:
     """What `save` wrote; None where there is nothing."""
     if not path.exists():
         return None
-    return [Answer(**json.loads(line)) for line in path.read_text().splitlines()]
+    return [Answer(**row) for row in jsonl.read(path)]
 
 
 def table(answers: Sequence[Answer], prompts: int) -> dict[str, np.ndarray]:

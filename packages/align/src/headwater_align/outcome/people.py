@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .. import jsonl
 from ..intervals import bootstrap_mean
 
 
@@ -23,8 +24,7 @@ def win_rates(labels: Sequence[Path], against: str, seed: int) -> dict[str, dict
     """
     wins: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for folder in labels:
-        for line in (folder / "labels.jsonl").read_text(encoding="utf-8").splitlines():
-            record = json.loads(line)
+        for record in jsonl.read(folder / "labels.jsonl"):
             ranked = list(zip(record.get("policies") or [], record["ranks"], strict=False))
             prompt = json.dumps(record["prompt"], sort_keys=True)
             for other, theirs in ranked:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import math
 from typing import Any
 
 import numpy as np
 
+from .. import jsonl
 from .._contracts.errors import UsageError, UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
@@ -166,7 +166,7 @@ def curve(run: Run, policies: list[str], figures: dict[str, Figures]) -> str:
             add("best-of-N", int(name.removeprefix("best-of-")), figures[name]["kl"], figures[name]["reward"])
     for name in policies:
         path = run.inputs[name] / "log.jsonl"
-        log = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+        log = jsonl.read(path) if path.exists() else []
         for row in log:
             if "reward" in row and "kl" in row:
                 add(f"{name}, training", row["step"], row["kl"], row["reward"])
@@ -193,7 +193,7 @@ def _write_samples(run: Run, answers: dict[str, list[Answer]], more: list[Answer
         for number in range(len(prompts)):
             drawn = [a for a in more if a.prompt == number][:n]
             rows.append(record(f"best-of-{n}", max(drawn, key=lambda a: a.reward), best_of_n.kl(n)))
-    write_atomic(run.out / "samples.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    jsonl.write(run.out / "samples.jsonl", rows)
 
 
 def _line(name: str, found: Figures) -> str:

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .. import ranks
 from .._contracts.manifest import write_atomic
 from ..engine import RunConfig, Trainer, checkpoint
-from . import ranks
 from .experience import LogRow
 
 PLACE = "place.json"

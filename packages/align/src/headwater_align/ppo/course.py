@@ -11,11 +11,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from .. import ranks
 from .._contracts.errors import UserError
 from .._contracts.stage import Run
 from ..config import PpoConfig
 from ..engine import FlightLog, Loaded, Onlooker, RunConfig, Terminated, checkpoint
-from . import ranks
 from .checkpoints import Checkpoints, Place
 from .controllers import KlController
 from .experience import Actors, Experience, LogRow, evaluate_episodes

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..chat_format import ChatFormat
-from ..conversation import prompt_key
+from ..conversation import before_answer, prompt_key
 from ..instructions import read_split
 
 
@@ -26,8 +26,7 @@ def prompts_of(artefact: Path, side: str, chat: ChatFormat, limit: int) -> tuple
     asked: dict[str, tuple[str, list[dict]]] = {}
     for record in read_split(artefact, side):
         messages = record["messages"]
-        first = next(i for i, m in enumerate(messages) if m["role"] == "assistant")
-        asked.setdefault(prompt_key(messages), (record["id"], messages[:first]))
+        asked.setdefault(prompt_key(messages), (record["id"], before_answer(messages)))
     rendered = chat.prompts([messages for _, messages in asked.values()])
     prompts = [Prompt(name, ids) for (name, _), ids in zip(asked.values(), rendered, strict=True)]
     short = [prompt for prompt in prompts if len(prompt.ids) <= limit]

@@ -17,12 +17,12 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from .. import ranks, sampling
 from .._contracts.manifest import write_atomic
 from ..batching import pad
 from ..chat_format import ChatFormat
-from ..engine import GPT, forward, generation, runtime, torch
+from ..engine import GPT, forward, runtime, torch
 from ..reward_model import RewardModel
-from . import ranks
 from .prompts import draw_seed
 
 
@@ -57,21 +57,15 @@ class Episodes:
 def sample(model: GPT, prompts: list[list[int]], chat: ChatFormat, tokens: int, seed: int, size: int) -> Episodes:
     """One answer a prompt, at temperature 1, without top-k or top-p: the KL is that of the policy as it is.
 
-    Each row draws from a seed of its own, so an answer does not depend on the rows beside it, but for rounding.
-
     Args:
         tokens: longest answer; one without an end by then is cut and not `finished`.
         seed: of all draws.
         size: rows that a rank samples at once; rows of like length go together.
     """
-    order = ranks.share(sorted(range(len(prompts)), key=lambda row: len(prompts[row])))
-    mine: dict[int, list[int]] = {}
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
-        seeds = [draw_seed(seed, row) for row in part]
-        made = generation.generate(model, [prompts[r] for r in part], tokens, stop_ids=chat.stops, seeds=seeds)
-        mine |= {row: answer.tokens for row, answer in zip(part, made, strict=True)}
-    found = {row: answer for part in ranks.gather(mine) for row, answer in part.items()}
+    mine = ranks.share(sorted(range(len(prompts)), key=lambda row: len(prompts[row])))
+    seeds = [draw_seed(seed, row) for row in mine]
+    own = sampling.sample(model, [prompts[row] for row in mine], chat, tokens, seeds, size)
+    found = {row: answer for part in ranks.gather(dict(zip(mine, own, strict=True))) for row, answer in part.items()}
     answers = [found[row] for row in range(len(prompts))]
     return Episodes(prompts, answers, [answer[-1] in chat.stops for answer in answers])
 

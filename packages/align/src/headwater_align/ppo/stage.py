@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from .. import job
+from .. import job, jsonl, ranks
 from .._contracts.errors import UserError
 from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
@@ -22,8 +22,7 @@ from ..chat_format import ChatFormat
 from ..config import PpoConfig
 from ..engine import Loaded, RunConfig, adapters_of, check_layout, export, make_trainer, pretrained, settings_of
 from ..reward_model import RewardModel
-from ..training import read_log, write_jsonl
-from . import ranks
+from ..training import read_log
 from .course import Course
 from .experience import Actors, normalised_on_reference
 from .pretraining_rows import PretrainingRows
@@ -73,8 +72,8 @@ def train(run: Run, rank_files: Path | None) -> None:
     course = Course(run, settings, actors, prompts, start, rank_files)
     ended = course.run()
     if ranks.is_first():
-        write_jsonl(run.out / "log.jsonl", course.place.log)
-        write_jsonl(run.out / "rollouts.jsonl", course.place.samples)
+        jsonl.write(run.out / "log.jsonl", course.place.log)
+        jsonl.write(run.out / "rollouts.jsonl", course.place.samples)
         write_atomic(run.out / "flight.jsonl", course.flight.text())
         about = {
             "ended": ended,

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from .. import ranks
 from ..config import PpoConfig
 from ..engine import Batch, Loss, torch
-from . import ranks
 from .estimators import kl_estimate
 from .experience import Actors, Experience, LogRow, minibatches
 from .guard import Guard

@@ -9,34 +9,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from .. import job
+from .. import job, jsonl
 from .._contracts.errors import UserError
 from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
-from ..batching import length_buckets
-from ..chat_format import ChatFormat
 from ..config import RewardConfig
 from ..engine import (
     Batch,
     Loaded,
     Loss,
-    adapters_of,
     check_layout,
     export,
-    make_trainer,
     pretrained,
-    row_limit,
     settings_of,
     torch,
 )
 from ..instructions import read_split
 from ..ranking import comparisons, prompt_means, ranking_losses
-from ..rankings import Prepared, Ranking, prepare
+from ..rankings import Comparisons, Ranking, read
 from ..reward_model import NORMALISATION, last_values
-from ..training import Plan, first_and_last, fit, read_log, write_jsonl
+from ..training import Plan, first_and_last, learn, read_log
 from .data import collate
 from .judging import judge
 from .normalise import demonstrations, normalisation
@@ -59,7 +53,7 @@ def run(run: Run) -> None:
     raw = score(loaded, names, [row for ranking in held for row in ranking.rows], data.chat.pad, config.micro_batch)
     figures, calibration = judge(data.train.rankings, held, raw.double().numpy(), BINS, config.seed)
     write_atomic(run.out / "calibration.csv", calibration.csv())
-    write_jsonl(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
+    jsonl.write(run.out / "rejects.jsonl", data.train.rejects + data.heldout.rejects)
     log = read_log(run.out)
     both = (data.train, data.heldout)
     run.write_metrics(
@@ -127,43 +121,7 @@ def train(run: Run, rank_files: Path | None) -> None:
         len(held),
         collate(held, data.chat.pad, config.micro_batch, multiple),
     )
-    adapters = adapters_of(config, run.stage.name)
-    trainer = make_trainer(loaded.model, config.optimizer, len(plan.batches), adapters, config.seed)
-    every = -(-len(data.batches) // config.epochs)
-    fit(run, settings.model_copy(update={"validate_every": every}), trainer, loaded, plan, rank_files)
-    job.leave_weights(run, model=trainer)
-
-
-@dataclass(frozen=True)
-class Data:
-    """What a run learns from, in ids."""
-
-    train: Prepared
-    heldout: Prepared
-    batches: list[list[int]]
-    """Rankings of `train` a step, over all epochs."""
-    chat: ChatFormat
-    limit: int
-    """Tokens of prompt and completion."""
-
-
-def read(run: Run, loaded: Loaded) -> Data:
-    """Both sides of the preferences artefact, and the plan of batches; a function of config and inputs alone.
-
-    Raises:
-        UserError: nothing to train on or nothing held out.
-    """
-    config: RewardConfig = run.config
-    chat = ChatFormat(loaded.tokenizer)
-    limit = row_limit(config.max_length, loaded)
-    train, heldout = (prepare(read_split(run.inputs["preferences"], s), chat, limit) for s in ("train", "heldout"))
-    if not train.rankings or not heldout.rankings:
-        empty = train if not train.rankings else heldout
-        why = f" ({len(empty.rejects)} set aside; the first: {empty.rejects[0]['reason']})" if empty.rejects else ""
-        raise UserError(f"no comparison to train on or none held out{why}; give more preferences or raise max_length")
-    lengths = [ranking.longest for ranking in train.rankings]
-    epochs = [length_buckets(lengths, config.batch_size, config.seed, epoch) for epoch in range(config.epochs)]
-    return Data(train, heldout, [batch for epoch in epochs for batch in epoch], chat, limit)
+    learn(run, settings, loaded, plan, rank_files)
 
 
 def objective(margin: float, tie_threshold: float) -> Loss:
@@ -209,7 +167,7 @@ def score(loaded: Loaded, names: Sequence[str], rows: Sequence[Sequence[int]], f
     return raw
 
 
-def set_scale(run: Run, loaded: Loaded, data: Data) -> dict[str, float | int | str]:
+def set_scale(run: Run, loaded: Loaded, data: Comparisons) -> dict[str, float | int | str]:
     """What reward.json says: gain and bias that give reference answers mean 0 and deviation 1, and which these are."""
     config: RewardConfig = run.config
     if "instructions" in run.inputs:

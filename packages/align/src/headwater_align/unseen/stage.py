@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from .. import jsonl
 from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
 from ..engine import pretrained, runtime
 from ..mixtures.examples import first_groups
-from ..training import write_jsonl
 from .config import UnseenConfig
 from .questions import Encoded, Format, encode, format_of
 from .ranking import answers, matches, option_scores
@@ -54,7 +53,7 @@ def run(run: Run) -> None:
     }
     run.write_metrics(metrics)
     write_atomic(run.out / "unseen.md", table(metrics))
-    write_jsonl(
+    jsonl.write(
         run.out / "answers.jsonl",
         [
             {"id": record["id"], "task": record["task"], "cluster": record["cluster"], "model": name, **one}
@@ -74,10 +73,8 @@ def questions(artefact: Path, limit: int = 0) -> list[dict]:
     if not path.is_file():
         raise UserError(f"{artefact} has no unseen.jsonl; name `heldout_clusters` of the stage instructions")
     found: dict[str, list[dict]] = {}
-    with open(path, encoding="utf-8") as lines:
-        for line in lines:
-            record = json.loads(line)
-            found.setdefault(record["task"], []).append(record)
+    for record in jsonl.read(path):
+        found.setdefault(record["task"], []).append(record)
     return [
         record
         for task in sorted(found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..intervals import wilson
+from ..intervals import resampled_sums, wilson
 
 
 def accuracy(records: Sequence[dict], said: Sequence[str], right: Sequence[bool]) -> dict:
@@ -46,11 +46,8 @@ def paired(
     """
     gain = np.asarray(after, np.int64) - np.asarray(before, np.int64)
     names = {name: i for i, name in enumerate(dict.fromkeys(groups))}
-    at = np.array([names[name] for name in groups], np.int64)
-    sums = np.bincount(at, gain, len(names))
-    sizes = np.bincount(at, minlength=len(names))
-    picks = np.random.default_rng(seed).integers(0, len(names), size=(resamples, len(names)))
-    low, high = np.quantile(sums[picks].sum(1) / sizes[picks].sum(1), [0.025, 0.975])
+    sums = resampled_sums(np.column_stack([gain, np.ones(len(gain))]), [names[g] for g in groups], seed, resamples)
+    low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
     return {
         "n": len(gain),
         "groups": len(names),

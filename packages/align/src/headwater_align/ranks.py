@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TypeVar
 
-from ..engine import cpu, dist, parallel_state, torch
+from .engine import cpu, dist, parallel_state, torch
 
 T = TypeVar("T")
 
