@@ -16,24 +16,47 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
+from ._contracts.errors import UserError
 from ._contracts.manifest import canonical_json, write_atomic
 from ._contracts.stage import Run
 from .config import TrainingConfig
-from .engine import GPT, Head, Loaded, Trainer, checkpoint, dist, launch, lora, pretrained, runtime, settings_of, torch
+from .engine import (
+    GPT,
+    Head,
+    Loaded,
+    Trainer,
+    check_layout,
+    checkpoint,
+    dist,
+    launch,
+    lora,
+    pretrained,
+    runtime,
+    settings_of,
+    torch,
+)
 
 Train = Callable[[Run, Path | None], None]
 """One rank's part: (run, where the watchdog's files go, None outside of a launcher). It leaves what it learnt by
 `leave_weights`, and writes into run.out on the first rank only."""
 
 
-def start(run: Run, train: Train) -> None:
+def start(run: Run, train: Train, *inputs: str, whole_rows: str = "") -> None:
     """Train on all ranks of the config's layout and wait for them.
+
+    Args:
+        inputs: names of the folders whose models the layout has to divide: refused here, before any rank starts.
+        whole_rows: why the positions of a row can't be split over context ranks; empty: they can.
 
     Raises:
         UserError: a layout or setting that cannot be; a rank failed and no restart is left.
         SystemExit: SIGTERM came; a checkpoint of the last step is in run.work (143).
     """
     settings = settings_of(run.config, run.stage.name)
+    if whole_rows and settings.parallel.context > 1:
+        raise UserError(f"{run.stage.name}.parallel.context: {whole_rows}; set it to 1")
+    for name in inputs:
+        check_layout(settings, pretrained.read_config(run.inputs[name])[0], run.stage.name)
     if settings.ranks == 1 and settings.launch.kind == "here":
         runtime.initialize(settings.parallel, seed=settings.seed)
         if settings.threads:

@@ -20,7 +20,6 @@ from .chat_format import ChatFormat, Rendered
 from .config import SftConfig
 from .engine import (
     Loaded,
-    check_layout,
     export,
     next_token_loss,
     pretrained,
@@ -45,7 +44,7 @@ class Prepared:
 
 def run(run: Run) -> None:
     """Train, and write the export, log.jsonl, flight.jsonl, rejects.jsonl and metrics.json."""
-    job.start(run, train)
+    job.start(run, train, "model")
     loaded = job.trained(run, run.inputs["model"])
     data = read(run, loaded)
     export(run.out, loaded, data.chat, "lm")
@@ -74,7 +73,6 @@ def train(run: Run, rank_files: Path | None) -> None:
     config: SftConfig = run.config
     settings = settings_of(config, run.stage.name)
     loaded = pretrained.load(run.inputs["model"], dtype=pretrained.TYPES[config.dtype], dropout=config.dropout)
-    check_layout(settings, loaded.config, run.stage.name)
     data = read(run, loaded)
     run.log(f"{len(data.train.rows)} rows, {data.train.cut} cut at {data.limit} tokens, "
             f"{len(data.train.rejects)} set aside")  # fmt: skip

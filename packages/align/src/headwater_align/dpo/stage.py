@@ -20,7 +20,6 @@ from ..engine import (
     GPT,
     Batch,
     Loaded,
-    check_layout,
     export,
     forward,
     pretrained,
@@ -43,7 +42,7 @@ REFERENCE = "reference.json"
 def run(run: Run) -> None:
     """Train, and write the export, log.jsonl, flight.jsonl, rejects.jsonl and metrics.json."""
     config: DpoConfig = run.config
-    job.start(run, train)
+    job.start(run, train, "model", whole_rows="an answer's log-probability needs whole rows")
     loaded = job.trained(run, run.inputs["model"])
     data = read(run, loaded)
     export(run.out, loaded, data.chat, "lm")
@@ -82,11 +81,8 @@ def train(run: Run, rank_files: Path | None) -> None:
     """
     config: DpoConfig = run.config
     settings = settings_of(config, run.stage.name)
-    if settings.parallel.context > 1:
-        raise UserError(f"{run.stage.name}.parallel.context: an answer's log-probability needs whole rows; set it to 1")
     dtype = pretrained.TYPES[config.dtype]
     loaded = pretrained.load(run.inputs["model"], dtype=dtype)
-    check_layout(settings, loaded.config, run.stage.name)
     data = read(run, loaded)
     made = data.train
     run.log(f"{len(made.rankings)} comparisons, {made.answers_cut} answers cut, {len(made.rejects)} set aside")

@@ -20,7 +20,7 @@ from .._contracts.manifest import canonical_json, write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
 from ..config import PpoConfig
-from ..engine import Loaded, RunConfig, adapters_of, check_layout, export, make_trainer, pretrained, settings_of
+from ..engine import Loaded, RunConfig, adapters_of, export, make_trainer, pretrained, settings_of
 from ..reward_model import RewardModel
 from ..training import read_log
 from .course import Course
@@ -37,7 +37,7 @@ def run(run: Run) -> None:
     """Train, and write the export, log.jsonl, curve.csv, rollouts.jsonl, flight.jsonl and metrics.json."""
     config: PpoConfig = run.config
     _check(settings_of(config, run.stage.name))
-    job.start(run, train)
+    job.start(run, train, "policy", "reward", whole_rows="context-parallel ranks can't sample")
     policy = job.trained(run, run.inputs["policy"], "policy")
     chat = ChatFormat(policy.tokenizer)
     export(run.out, policy, chat, "lm")
@@ -104,8 +104,6 @@ def curve(log: Sequence[dict]) -> str:
 
 def _check(settings: RunConfig) -> None:
     """Refuse settings that other stages have and this one has not, before any rank is started."""
-    if settings.parallel.context > 1:
-        raise UserError("ppo.parallel.context: context-parallel ranks can't sample; set it to 1")
     other = sorted(settings.checkpoints.model_fields_set - {"last"})
     if other:
         raise UserError(f"ppo.checkpoints.{other[0]}: PPO keeps the newest checkpoints (last) only; remove it")
@@ -123,8 +121,6 @@ def _cast(run: Run, settings: RunConfig) -> tuple[Actors, Loaded]:
     reference = pretrained.load(run.inputs.get("reference", run.inputs["policy"]), dtype=dtype)
     reward = RewardModel.load(run.inputs["reward"], dtype)
     value = pretrained.load(run.inputs["reward"], head="scalar", dtype=dtype)
-    check_layout(settings, policy.config, run.stage.name)
-    check_layout(settings, value.config, run.stage.name)
     for name, model in (("reward", value), ("reference", reference)):
         if model.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
             raise UserError(f"{run.inputs[name]}: another tokenizer than the policy's; train it from this SFT model")

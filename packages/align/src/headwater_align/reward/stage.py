@@ -20,7 +20,6 @@ from ..engine import (
     Batch,
     Loaded,
     Loss,
-    check_layout,
     export,
     pretrained,
     settings_of,
@@ -42,7 +41,7 @@ BINS = 10
 def run(run: Run) -> None:
     """Train, normalise, measure; write the export, reward.json, calibration.csv, log.jsonl, rejects.jsonl, metrics."""
     config: RewardConfig = run.config
-    job.start(run, train)
+    job.start(run, train, "model", whole_rows="the reward stands at a row's end")
     loaded = job.trained(run, beginning(run), head="scalar")
     data = read(run, loaded)
     export(run.out, loaded, data.chat, "scalar")
@@ -100,11 +99,8 @@ def train(run: Run, rank_files: Path | None) -> None:
     """One rank's part of the training."""
     config: RewardConfig = run.config
     settings = settings_of(config, run.stage.name)
-    if settings.parallel.context > 1:
-        raise UserError(f"{run.stage.name}.parallel.context: the reward stands at a row's end; set it to 1")
     dtype = pretrained.TYPES[config.dtype]
     loaded = pretrained.load(beginning(run), head="scalar", dtype=dtype, dropout=config.dropout)
-    check_layout(settings, loaded.config, run.stage.name)
     data = read(run, loaded)
     for side, made in (("train", data.train), ("held out", data.heldout)):
         run.log(
