@@ -159,33 +159,24 @@ def _labelled(row: dict) -> dict:
 
 
 def reward_headwater(precision: str, folder: str) -> None:
-    from headwater_align.batching import length_buckets, pad
-    from headwater_align.ranking import ranking_losses
+    from headwater_align.batching import length_buckets
+    from headwater_align.rankings import Ranking
+    from headwater_align.reward.data import microbatches
+    from headwater_align.reward.stage import objective
 
     trainer, filler = _trainer(folder, "reward", precision)
-    compared = read(folder)["compared"]
-    lengths = [max(map(len, answers)) for answers in compared]
-
-    def batch(numbers: list[int]) -> dict[str, Tensor]:
-        rows = [answer for n in numbers for answer in compared[n]]
-        return {
-            "tokens": pad(rows, filler, multiple=8),
-            "last": torch.tensor([len(row) - 1 for row in rows]),
-            "prompt": torch.arange(len(numbers)).repeat_interleave(ANSWERS),
-            "ranks": torch.arange(1, ANSWERS + 1).repeat(len(numbers)),
-        }
-
-    def loss(values: Tensor, batch: Any) -> tuple[Tensor, Tensor, dict]:
-        rewards = values.gather(1, batch["last"][:, None])[:, 0]
-        losses = ranking_losses(rewards, batch["prompt"], batch["ranks"])
-        return losses.sum(), torch.tensor(len(losses)), {}
-
-    start = trainer.evaluate([batch([n]) for n in range(PROMPTS)], loss)["loss"]
+    ranks = list(range(1, ANSWERS + 1))
+    compared = [
+        Ranking(str(n), answers, ranks, QUESTION, "random", None, 0.0)
+        for n, answers in enumerate(read(folder)["compared"])
+    ]
+    lengths, loss = [ranking.longest for ranking in compared], objective(0.0, 0.0)
+    start = trainer.evaluate(microbatches(compared, filler, ANSWERS), loss)["loss"]
     turns = Turns(warm=1)
     epoch = 0
     while True:
         for numbers in length_buckets(lengths, COMPARED, 1, epoch):
-            trainer.step([batch(numbers)], loss)
+            trainer.step(microbatches([compared[n] for n in numbers], filler, COMPARED * ANSWERS), loss)
         epoch += 1
         turns.step_done([start])
 
