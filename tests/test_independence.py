@@ -106,7 +106,7 @@ def test_one_stage_runs(alone: tuple[str, Path], smoke: Path, tmp_path: Path) ->
     stage, inputs = SMALL_STAGE[package]
     done = subprocess.run(
         [environment / "bin" / f"headwater-{package}", stage, "--params", smoke / "params.yaml"]
-        + [a for name in inputs for a in ("--in", smoke / "artefacts" / name)]
+        + [a for name in inputs for a in ("--in", f"{name}={smoke / 'artefacts' / name}")]
         + ["--out", tmp_path / "out", "--work", tmp_path / "work"],
         cwd=tmp_path, env=outside(), capture_output=True, text=True,
     )  # fmt: skip
