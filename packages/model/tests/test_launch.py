@@ -74,7 +74,7 @@ def test_a_hang_ends_itself_shows_where_and_is_restarted(tmp_path):
 
 def test_sigterm_reaches_the_ranks_and_ends_the_launcher_with_143(tmp_path):
     def send() -> None:
-        while not (tmp_path / "attempts-1").exists():
+        while not all((tmp_path / f"attempts-{rank}").exists() for rank in (0, 1)):
             time.sleep(0.02)
         os.kill(os.getpid(), signal.SIGTERM)
 
