@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import layouts_job as job
 import pytest
+import torchrun
 
 from headwater_model.trainer import next_token_loss
 
@@ -25,16 +23,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("layouts")
     for name, dtype in job.TYPES.items():
         job.trainer(dtype).save(folder / f"{name}-0")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    done = subprocess.run(
-        [*torchrun, job.__file__, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "FutureWarning" not in done.stderr
+    errors = torchrun.run(job.__file__, folder, ranks=4)
+    assert "FutureWarning" not in errors
     return folder
 
 

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 
 import optimizer_job as job
 import pytest
+import torchrun
 
 from headwater_model.trainer import Trainer, next_token_loss
 
@@ -17,12 +15,7 @@ def test_two_ranks_train_swap_and_save_as_one(tmp_path):
     whole: dict[str, Trainer] = {kind: job.trainer(kind) for kind in job.RATES}
     for kind, one in whole.items():
         one.save(tmp_path / f"{kind}-start")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*torchrun, job.__file__, str(tmp_path)], env=environment, capture_output=True, text=True, timeout=600
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    torchrun.run(job.__file__, tmp_path, ranks=2)
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(job.CASES) == 11
     expected = {kind: job.run(one, kind) for kind, one in whole.items()}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +10,7 @@ import forward_job as job
 import layouts_job
 import pytest
 import torch
+import torchrun
 
 from headwater_model import checkpoint
 from headwater_model.trainer import next_token_loss
@@ -23,15 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After the launch."""
     folder = tmp_path_factory.mktemp("forward")
     job.trainer().save(folder / "lora-0")
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "4"]
-    done = subprocess.run(
-        [*torchrun, job.__file__, str(folder)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    torchrun.run(job.__file__, folder, ranks=4)
     return folder
 
 
