@@ -139,6 +139,8 @@ def objective(config: DpoConfig):
 def logprobs(model: GPT, rankings: Sequence[Ranking], filler: int, size: int) -> Scores:
     """Log-probability of each answer given its prompt, by the forward pass that training uses.
 
+    As there, the output layer runs at the answer's places only.
+
     Args:
         size: rows in one forward pass.
     """
@@ -147,9 +149,10 @@ def logprobs(model: GPT, rankings: Sequence[Ranking], filler: int, size: int) ->
     found: Scores = {one.id: [0.0] * len(one.rows) for one in rankings}
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        given = forward.token_logprobs(model, pad([one.rows[n] for one, n in part], filler)).double().cpu()
-        for line, (one, n) in zip(given, part, strict=True):
-            found[one.id][n] = float(line[one.prompt_tokens - 1 : len(one.rows[n]) - 1].sum())
+        said = pad([one.said[n] for one, n in part], False)
+        given = forward.token_logprobs(model, pad([one.rows[n] for one, n in part], filler), wanted=said)
+        for total, (one, n) in zip(given.double().sum(1).tolist(), part, strict=True):
+            found[one.id][n] = total
     return found
 
 
