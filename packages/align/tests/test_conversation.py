@@ -9,7 +9,7 @@ from headwater_align.conversation import BadRow, asked, check, is_heldout, promp
 from headwater_align.instructions import read_split
 from headwater_align.labels import sample
 from headwater_align.ppo.prompts import prompts_of
-from headwater_align.readers import to_conversations, to_preference
+from headwater_align.readers import demonstrations, read
 
 HELLO = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": "Hi"}]
 
@@ -92,7 +92,7 @@ def test_people_read_a_conversation_of_several_turns_under_its_roles():
 )
 def test_each_public_format_gives_the_same_messages(row, user, answer):
     expected = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-    assert to_conversations(row) == [expected]
+    assert [made["messages"] for made in demonstrations(row)] == [expected]
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_each_public_format_gives_the_same_messages(row, user, answer):
 )
 def test_a_row_that_is_no_conversation_is_refused_with_the_reason(row, reason):
     with pytest.raises(BadRow, match=reason):
-        to_conversations(row)
+        demonstrations(row)
 
 
 def test_a_preference_keeps_the_whole_conversation_before_the_answers():
@@ -121,9 +121,9 @@ def test_a_preference_keeps_the_whole_conversation_before_the_answers():
         "chosen": {"from": "gpt", "value": "Yes."},
         "rejected": {"from": "gpt", "value": "No."},
     }
-    prompt, chosen, rejected = to_preference(row)
-    assert [m["content"] for m in prompt] == ["Hello", "Hi", "And?"]
-    assert (chosen[0]["content"], rejected[0]["content"]) == ("Yes.", "No.")
+    (made,) = read(row, "comparisons")[1]
+    assert [m["content"] for m in made["prompt"]] == ["Hello", "Hi", "And?"]
+    assert (made["responses"], made["ranks"]) == (["Yes.", "No."], [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_a_preference_keeps_the_whole_conversation_before_the_answers():
 )
 def test_a_preference_without_two_different_answers_is_refused(chosen, rejected, reason):
     with pytest.raises(BadRow, match=reason):
-        to_preference({"prompt": "Hello?", "chosen": chosen, "rejected": rejected})
+        read({"prompt": "Hello?", "chosen": chosen, "rejected": rejected}, "comparisons")
 
 
 @given(st.text(min_size=1).filter(str.strip))

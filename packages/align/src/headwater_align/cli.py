@@ -98,7 +98,7 @@ STAGES = (
     ),
     Stage(
         name="ppo",
-        summary="Train the SFT model by PPO against the reward model, and compare both on held-out prompts.",
+        summary="Train the SFT model by PPO against the reward model.",
         reads={
             "policy": ("export",),
             "reward": ("export",),

@@ -1,4 +1,5 @@
-"""Every parameter of every stage, with its unit, its default and where the default comes from."""
+"""Parameters with their unit, their default and where the default comes from: of the data stages, SFT, reward and PPO,
+and what all training stages have. Those of the other stages stand beside them."""
 
 from __future__ import annotations
 

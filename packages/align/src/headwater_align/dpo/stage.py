@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .. import job, jsonl, ranks
 from .._contracts.errors import UserError
@@ -20,6 +19,7 @@ from ..engine import (
     GPT,
     Batch,
     Loaded,
+    Loss,
     export,
     forward,
     pretrained,
@@ -27,7 +27,7 @@ from ..engine import (
     torch,
 )
 from ..intervals import bootstrap_mean
-from ..ranking import comparisons
+from ..ranking_loss import comparisons
 from ..rankings import Comparisons, Ranking, read
 from ..training import Plan, first_and_last, learn, read_log
 from .config import DpoConfig
@@ -106,10 +106,10 @@ def train(run: Run, rank_files: Path | None) -> None:
     learn(run, settings, loaded, plan, rank_files)
 
 
-def objective(config: DpoConfig):
+def objective(config: DpoConfig) -> Loss:
     """Loss function for the trainer: sum over prompts of their mean loss a pair; sums of accuracy and margin."""
 
-    def loss(nll: Any, batch: Batch) -> tuple[Any, Any, dict[str, Any]]:
+    def loss(nll: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         policy = -(nll.double() * batch["loss_mask"]).sum(1)
         prompt, reference = batch["prompt"], batch["reference"]
         winner, loser = comparisons(prompt, batch["ranks"])

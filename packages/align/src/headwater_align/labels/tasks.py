@@ -13,6 +13,8 @@ from .. import jsonl
 from ..conversation import Message, transcript
 
 KEY = "key.jsonl"
+SURE = {"0.25": "a guess", "0.5": "leaning", "0.75": "fairly sure", "1": "certain"}
+"""What a labeller may say of their confidence, 0 to 1."""
 SHOWN = frozenset("\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
 
 
