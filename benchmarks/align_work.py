@@ -211,9 +211,9 @@ def reward_trl(precision: str, folder: str, settings: str) -> None:
 
 def ppo_headwater(precision: str, folder: str) -> None:
     from headwater_align.ppo.experience import evaluate_episodes
-    from headwater_align.ppo.prompts import draw_seed
     from headwater_align.ppo.rollouts import sample
     from headwater_align.ppo.update import update
+    from headwater_align.sampling import draw_seed
 
     actors, config = _actors(precision, folder, LR)
     prompts = read(folder)["prompts"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import os
 import signal
 import sys
@@ -50,6 +51,18 @@ def main(
             raise  # a fault of ours, or a developer who wants the traceback
         print(f"{package} {args.command}: {' '.join(str(e).split())}", file=sys.stderr)
         return e.exit_code
+
+
+def spelled_out(argv: list[str], word: str) -> list[str]:
+    """`WORD export ...` -> `WORD-export ...`, import likewise; the files after `WORD import` -> `--set files=[...]`."""
+    if len(argv) < 2 or argv[0] != word or argv[1] not in ("export", "import"):
+        return argv
+    options, files = argv[2:], []
+    if argv[1] == "import":
+        while options and not options[0].startswith("-"):
+            files.append(options.pop(0))
+    named = ["--set", f"files={json.dumps(files)}"] if files else []
+    return [f"{word}-{argv[1]}", *options, *named]
 
 
 def _run_stage(stage: Stage, package: str, version: str, args: argparse.Namespace) -> int:

@@ -283,6 +283,15 @@ def test_a_star_takes_any_number_of_further_inputs_under_names_of_the_users_own(
             cli._inputs(several, given)
 
 
+def test_two_words_are_the_stages_name():
+    assert cli.spelled_out(["review", "export", "--in", "a=b"], "review") == ["review-export", "--in", "a=b"]
+    assert cli.spelled_out(["review", "import", "a b.csv", "--out", "x"], "review") == [
+        "review-import", "--out", "x", "--set", 'files=["a b.csv"]'
+    ]  # fmt: skip
+    for other in (["evaluate", "export"], ["review", "help"], ["review"], []):
+        assert cli.spelled_out(other, "review") == other
+
+
 def test_optional_code_counts_in_the_fingerprint_where_it_is_installed():
     config = counting.CountConfig()
     marks = [

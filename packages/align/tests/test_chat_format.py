@@ -48,6 +48,14 @@ def test_typed_special_tokens_are_words_and_end_no_turn(chat, contents):
     assert sum(i in (chat.roles["user"], chat.roles["assistant"], chat.roles["system"]) for i in made.ids) == 2
 
 
+@settings(max_examples=100)
+@given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), min_size=1, max_size=5), st.text())
+def test_what_a_prompt_says_can_be_read_from_its_ids(chat, contents, system):
+    messages = talk(*contents[: len(contents) - 1 + len(contents) % 2], system=system)  # the last one is the user's
+    (ids,) = chat.prompts([messages])
+    assert chat.messages(ids) == messages
+
+
 def test_rendering_leaves_the_tokenizer_as_it_was(chat, byte_tokenizer):
     before = byte_tokenizer.encode("a<|end|>").ids
     chat.render([talk("a<|end|>", "b")])

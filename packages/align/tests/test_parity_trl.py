@@ -24,7 +24,7 @@ from trl.experimental.ppo import ppo_trainer
 from headwater_align import ppo
 from headwater_align.chat_format import Rendered
 from headwater_align.dpo.loss import dpo_losses
-from headwater_align.ranking import ranking_losses
+from headwater_align.ranking_loss import ranking_losses
 
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 SEEDS = pytest.mark.parametrize("seed", [0, 1, 2])

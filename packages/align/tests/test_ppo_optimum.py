@@ -6,9 +6,9 @@ from headwater_align.chat_format import ChatFormat
 from headwater_align.config import PpoConfig, PpoOptimization
 from headwater_align.engine import make_trainer, pretrained, runtime, torch
 from headwater_align.ppo.experience import Actors, evaluate_episodes
-from headwater_align.ppo.prompts import draw_seed
 from headwater_align.ppo.rollouts import sample
 from headwater_align.ppo.update import update
+from headwater_align.sampling import draw_seed
 
 STEPS, EPOCHS, LENGTH = 44, 2, 6
 

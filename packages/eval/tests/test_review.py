@@ -23,7 +23,6 @@ from headwater_eval.review import answers
 from headwater_eval.review.config import ReviewExportConfig, default_classes
 from headwater_eval.review.sampling import allocate, assign, margin
 from headwater_eval.review.sheet import COLUMNS
-from headwater_eval.review.stage import spelled_out
 
 HOSTILE = '=HYPERLINK("http://x")</script><script>document.title="owned"</script>\u202e'
 
@@ -332,11 +331,3 @@ def test_missing_files_are_one_line(exported: Path, tmp_path: Path, capsys) -> N
     assert "no such file" in capsys.readouterr().err
     assert imported(tmp_path, exported) == 1
     assert "no files to import" in capsys.readouterr().err
-
-
-def test_two_words_are_the_stages_name() -> None:
-    assert spelled_out(["review", "export", "--in", "a=b"]) == ["review-export", "--in", "a=b"]
-    assert spelled_out(["review", "import", "a b.csv", "--out", "x"]) == [
-        "review-import", "--out", "x", "--set", 'files=["a b.csv"]'
-    ]  # fmt: skip
-    assert spelled_out(["evaluate", "export"]) == ["evaluate", "export"]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tokenizers import Tokenizer
 
@@ -79,6 +80,13 @@ class ChatFormat:
     def prompts(self, conversations: Sequence[Sequence[Message]]) -> list[list[int]]:
         """Ids of conversations that wait for the assistant's answer: they end in <|assistant|>."""
         return [r.ids + [self.roles["assistant"]] for r in self.render(conversations)]
+
+    def messages(self, ids: Sequence[int]) -> list[Message]:
+        """The turns that a rendering holds; the <|assistant|> at a prompt's end is none."""
+        roles = {token: role for role, token in self.roles.items()}
+        starts = [place for place, token in enumerate(ids) if token in roles]
+        turns = [(roles[ids[start]], ids[start + 1 : end]) for start, end in pairwise([*starts, len(ids)])]
+        return [{"role": role, "content": self.text(said)} for role, said in turns if said]
 
     def text(self, ids: Sequence[int]) -> str:
         """What an answer's ids say, special tokens left out."""

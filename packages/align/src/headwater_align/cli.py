@@ -10,12 +10,12 @@ from . import __version__
 from ._contracts import cli
 from ._contracts.cli import Command
 from ._contracts.stage import Stage
+from ._contracts.steering import steering_arguments
 from .adopt.config import AdoptConfig
 from .balance.config import BalanceConfig
 from .config import InstructionsConfig, PpoConfig, PreferencesConfig, RewardConfig, SftConfig
 from .dpo.config import DpoConfig
 from .labels.stage import STAGES as LABELS
-from .labels.stage import spelled_out
 from .mixtures.arguments import mixture_arguments
 from .outcome.config import OutcomeConfig
 from .unseen.config import UnseenConfig
@@ -98,7 +98,7 @@ STAGES = (
     ),
     Stage(
         name="ppo",
-        summary="Train the SFT model by PPO against the reward model, and compare both on held-out prompts.",
+        summary="Train the SFT model by PPO against the reward model.",
         reads={
             "policy": ("export",),
             "reward": ("export",),
@@ -153,18 +153,7 @@ def _chat_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--temperature", type=float, default=0.8, metavar="T", help="0: greedy (default: 0.8)")
     parser.add_argument("--top-p", type=float, default=0.95, metavar="P", help="nucleus (default: 0.95)")
     parser.add_argument("--seed", type=int, default=1, metavar="N", help="seed of the sampling (default: 1)")
-    parser.add_argument("--block", type=Path, metavar="FILE", help="words and phrases never to write, one a line")
-    parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
-    parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
-    parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
-    parser.add_argument(
-        "--rerank", type=int, metavar="N", help="write N texts, keep the one that the judge scores lowest"
-    )
-    parser.add_argument(
-        "--judge",
-        metavar="MODULE:FUNCTION[=DIR]",
-        help="what scores texts, as headwater_eval.toxicity.judge:load=DIR, DIR being made by headwater-eval toxicity",
-    )
+    steering_arguments(parser)
 
 
 def _convert_arguments(parser: argparse.ArgumentParser) -> None:
@@ -202,5 +191,5 @@ COMMANDS = (
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    given = cli.spelled_out(sys.argv[1:] if argv is None else argv, "labels")
     return cli.main("headwater-align", __version__, STAGES, COMMANDS, given)

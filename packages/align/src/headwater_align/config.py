@@ -1,4 +1,5 @@
-"""Every parameter of every stage, with its unit, its default and where the default comes from."""
+"""Parameters with their unit, their default and where the default comes from: of the data stages, SFT, reward and PPO,
+and what all training stages have. Those of the other stages stand beside them."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from ._contracts.config import Config, resolved
+from .conversation import Turns
 from .mixtures.config import TasksConfig
 
 
@@ -148,6 +150,7 @@ class PpoConfig(TrainingConfig):
         "without ptx diverged, appendix E.9)",
     )
     value_optimizer: PpoOptimization = Field(PpoOptimization(lr=9e-6), description="AdamW of the value function")
+    turns: Turns = Field("last", description="answers of a conversation to ask for, each by all that comes before it")
     max_prompt_length: int = Field(256, ge=2, description="tokens; longer prompts are left out and counted")
     max_response_length: int = Field(128, ge=1, description="tokens an answer; without an end by then it is cut")
     sample_batch: int = Field(128, ge=1, description="answers that a rank samples at once; changes memory only")

@@ -10,11 +10,15 @@ from __future__ import annotations
 import hashlib
 import json
 import unicodedata
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Literal
 
 ROLES = ("system", "user", "assistant")
 
 Message = dict[str, str]
+
+Turns = Literal["first", "last", "every"]
+"""Which of a conversation's answers a model is asked for."""
 
 
 class BadRow(ValueError):
@@ -68,9 +72,35 @@ def identity(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:16]
 
 
-def before_answer(messages: list[Message]) -> list[Message]:
-    """What the assistant is asked: all that comes before its first answer."""
-    return messages[: next(i for i, m in enumerate(messages) if m["role"] == "assistant")]
+def prompts(messages: list[Message], turns: Turns) -> list[list[Message]]:
+    """What the assistant is asked: all that comes before its first answer, before its last, or before each.
+
+    Args:
+        messages: a whole conversation, or one whose last question waits for its answer, as a comparison's prompt does.
+    """
+    ends = [place for place, message in enumerate(messages, 1) if message["role"] == "user"]
+    chosen = {"first": ends[:1], "last": ends[-1:], "every": ends}[turns]
+    return [messages[:end] for end in chosen]
+
+
+def asked(records: Iterable[dict], turns: Turns) -> list[tuple[dict, list[Message]]]:
+    """The prompts of records, each once, word for word, with the first record that asks it; in order of the records.
+
+    Args:
+        records: of an instructions artefact, or of a preferences artefact, whose `prompt` is then the conversation.
+    """
+    found: dict[str, tuple[dict, list[Message]]] = {}
+    for record in records:
+        for messages in prompts(record.get("messages") or record["prompt"], turns):
+            found.setdefault(identity(messages), (record, messages))
+    return list(found.values())
+
+
+def transcript(messages: list[Message]) -> str:
+    """A conversation as one text for people, each turn under its role where there are several."""
+    if len(messages) == 1:
+        return messages[0]["content"]
+    return "\n\n".join(f"{message['role'].upper()}: {message['content']}" for message in messages)
 
 
 def prompt_key(messages: list[Message]) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
+
+from . import jsonl
 
 N = 13  # words; the n-gram length of GPT-3's contamination study (arXiv:2005.14165, appendix C)
 SHORTEST = 6  # words; a shorter item ("yes", "the sun") is in many texts by chance
@@ -30,8 +31,7 @@ class ItemIndex:
         """Read the `text` of every TASK.jsonl."""
         texts = []
         for path in sorted(folder.glob("*.jsonl")):
-            with open(path, encoding="utf-8") as lines:
-                texts += [json.loads(line)["text"] for line in lines]
+            texts += [item["text"] for item in jsonl.read(path)]
         return cls(texts)
 
     def found_in(self, text: str) -> bool:

@@ -48,6 +48,11 @@ class Ranking:
         return [len(row) - self.prompt_tokens for row in self.rows]
 
     @property
+    def said(self) -> list[list[bool]]:
+        """Of each row, whether the id after each but the last is the completion's: what a loss or a score counts."""
+        return [[False] * (self.prompt_tokens - 1) + [True] * tokens for tokens in self.answer_tokens]
+
+    @property
     def pairs(self) -> list[tuple[int, int]]:
         """(better, worse) places of every pair that is no tie."""
         return pairs(self.ranks)

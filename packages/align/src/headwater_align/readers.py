@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ._contracts.errors import UserError
-from .conversation import BadRow, Message
+from .conversation import BadRow
 from .formats import Holds, docstrings, recognise
 
 PAYLOAD_SUFFIXES = (".jsonl", ".json", ".yml", ".yaml", ".parquet", ".jsonl.gz")
@@ -146,8 +146,8 @@ def read(value: Any, holds: Holds | None = None, phrasings: int = 1) -> tuple[Ho
         phrasings: questions made from one docstring (1 to 6).
 
     Returns:
-        Demonstrations have `messages`, and comparisons the keys of ranking.CONTENT; both may have `source`, `licence`
-        and `split` ("train" or "heldout"), demonstrations `task` and `cluster`, where the row says them.
+        Demonstrations have `messages`, and comparisons the keys of preference.CONTENT; both may have `source`,
+        `licence` and `split` ("train" or "heldout"), demonstrations `task` and `cluster`, where the row says them.
 
     Raises:
         BadRow: with the reason why none of the row can be used.
@@ -158,40 +158,15 @@ def read(value: Any, holds: Holds | None = None, phrasings: int = 1) -> tuple[Ho
     return format.holds, format.read(row)
 
 
-def to_conversations(value: Any, phrasings: int = 1) -> list[list[Message]]:
-    """The conversations of one row: one, or `phrasings` for a docstring.
-
-    Raises:
-        BadRow: with the reason.
-    """
-    return [made["messages"] for made in demonstrations(value, phrasings)]
-
-
 def demonstrations(value: Any, phrasings: int = 1) -> list[dict]:
-    """`to_conversations`, with what the row says of itself beside `messages`: split, task, cluster.
+    """The demonstrations of one row, one, or `phrasings` for a docstring: `messages`, and what the row says of itself.
 
     Raises:
         BadRow: with the reason.
     """
-    return _good(read(value, "demonstrations", phrasings)[1])
-
-
-def to_preference(value: Any) -> tuple[list[Message], list[Message], list[Message]]:
-    """(prompt, chosen, rejected) of a row that compares two answers; these are lists of one assistant message.
-
-    Raises:
-        BadRow: with the reason.
-    """
-    found = _good(read(value, "comparisons")[1])
-    if len(found) != 1 or len(found[0]["responses"]) != 2:
-        raise BadRow("not one comparison of two answers")
-    better, worse = sorted(range(2), key=lambda i: found[0]["ranks"][i])
-    chosen, rejected = ([{"role": "assistant", "content": found[0]["responses"][i]}] for i in (better, worse))
-    return found[0]["prompt"], chosen, rejected
-
-
-def _good(parts: list[dict | BadRow]) -> list[dict]:
-    for part in parts:
+    made = []
+    for part in read(value, "demonstrations", phrasings)[1]:
         if isinstance(part, BadRow):
             raise part
-    return [part for part in parts if not isinstance(part, BadRow)]
+        made.append(part)
+    return made

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from .chat_format import ChatFormat
 from .engine import GPT, generation
+
+
+def draw_seed(*parts: int) -> int:
+    """One seed from several numbers, so that neighbours do not share draws."""
+    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])
 
 
 def sample(

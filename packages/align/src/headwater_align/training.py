@@ -35,8 +35,6 @@ from .engine import (
     torch,
 )
 
-FIXED = ("batch", "activation")
-"""Settings that can't change under way: the plan has the batches."""
 UNCOUNTED = "uncounted"
 """Key of a micro-batch that only keeps a rank in step: nothing of it counts."""
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from . import __version__, fetch, listing
-from ._contracts.cli import Command
+from ._contracts.cli import Command, spelled_out
 from ._contracts.cli import main as run_cli
 from ._contracts.stage import Stage
 from .compare.stage import STAGE as COMPARE
@@ -17,7 +17,6 @@ from .model_card.stage import STAGE as MODEL_CARD
 from .prompting_config import BUILT_IN as SYSTEM_PROMPTS
 from .report.stage import STAGE as REPORT
 from .review.stage import STAGES as REVIEW
-from .review.stage import spelled_out
 
 STAGES = [
     Stage(
@@ -151,7 +150,7 @@ COMMANDS = [
 
 def main(argv: list[str] | None = None) -> int:
     """Entry point of the console script."""
-    given = spelled_out(sys.argv[1:] if argv is None else argv)
+    given = spelled_out(sys.argv[1:] if argv is None else argv, "review")
     return run_cli("headwater-eval", __version__, STAGES, COMMANDS, given)
 
 

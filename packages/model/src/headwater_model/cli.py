@@ -10,6 +10,7 @@ from . import __version__
 from ._contracts.cli import Command
 from ._contracts.cli import main as contract_main
 from ._contracts.stage import Stage
+from ._contracts.steering import steering_arguments
 from .config import ExportConfig, PlanConfig, PretrainConfig
 from .planning import arguments as planning
 from .studies import arguments as studies
@@ -63,18 +64,7 @@ def _generate_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop", action="append", default=[], metavar="TEXT", help="end before this text; may be given several times"
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="same seed, same text (default: 0)")
-    parser.add_argument("--block", type=Path, metavar="FILE", help="words and phrases never to write, one a line")
-    parser.add_argument("--expert", type=Path, metavar="DIR", help="export whose logits are added (DExperts)")
-    parser.add_argument("--anti-expert", type=Path, metavar="DIR", help="export whose logits are taken away")
-    parser.add_argument("--alpha", type=float, metavar="A", help="weight of expert less anti-expert (default: 2.0)")
-    parser.add_argument(
-        "--rerank", type=int, metavar="N", help="write N texts, keep the one that the judge scores lowest"
-    )
-    parser.add_argument(
-        "--judge",
-        metavar="MODULE:FUNCTION[=DIR]",
-        help="what scores texts, as headwater_eval.toxicity.judge:load=DIR, DIR being made by headwater-eval toxicity",
-    )
+    steering_arguments(parser)
 
 
 def _steer_arguments(parser: argparse.ArgumentParser) -> None:

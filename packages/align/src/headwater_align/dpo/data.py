@@ -23,13 +23,11 @@ def microbatches(
     made = []
     for part in whole_prompts(rankings, size):
         rows = [row for one in part for row in one.rows]
-        sizes = [(one.prompt_tokens, len(row)) for one in part for row in one.rows]
-        masks = [[False] * (prompt - 1) + [True] * (whole - prompt) for prompt, whole in sizes]
         made.append(
             {
                 "tokens": pad([row[:-1] for row in rows], filler, multiple=multiple),
                 "labels": pad([row[1:] for row in rows], filler, multiple=multiple),
-                "loss_mask": pad(masks, False, multiple=multiple),
+                "loss_mask": pad([said for one in part for said in one.said], False, multiple=multiple),
                 "prompt": torch.tensor([n for n, one in enumerate(part) for _ in one.rows]),
                 "ranks": torch.tensor([rank for one in part for rank in one.ranks]),
                 "reference": torch.tensor([p for one in part for p in reference[one.id]], dtype=torch.float64),

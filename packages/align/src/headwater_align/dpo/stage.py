@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from .. import job, jsonl, ranks
 from .._contracts.errors import UserError
@@ -20,6 +19,7 @@ from ..engine import (
     GPT,
     Batch,
     Loaded,
+    Loss,
     export,
     forward,
     pretrained,
@@ -27,7 +27,7 @@ from ..engine import (
     torch,
 )
 from ..intervals import bootstrap_mean
-from ..ranking import comparisons
+from ..ranking_loss import comparisons
 from ..rankings import Comparisons, Ranking, read
 from ..training import Plan, first_and_last, learn, read_log
 from .config import DpoConfig
@@ -106,10 +106,10 @@ def train(run: Run, rank_files: Path | None) -> None:
     learn(run, settings, loaded, plan, rank_files)
 
 
-def objective(config: DpoConfig):
+def objective(config: DpoConfig) -> Loss:
     """Loss function for the trainer: sum over prompts of their mean loss a pair; sums of accuracy and margin."""
 
-    def loss(nll: Any, batch: Batch) -> tuple[Any, Any, dict[str, Any]]:
+    def loss(nll: torch.Tensor, batch: Batch) -> tuple[torch.Tensor, torch.Tensor, dict[str, torch.Tensor]]:
         policy = -(nll.double() * batch["loss_mask"]).sum(1)
         prompt, reference = batch["prompt"], batch["reference"]
         winner, loser = comparisons(prompt, batch["ranks"])
@@ -139,6 +139,8 @@ def objective(config: DpoConfig):
 def logprobs(model: GPT, rankings: Sequence[Ranking], filler: int, size: int) -> Scores:
     """Log-probability of each answer given its prompt, by the forward pass that training uses.
 
+    As there, the output layer runs at the answer's places only.
+
     Args:
         size: rows in one forward pass.
     """
@@ -147,9 +149,10 @@ def logprobs(model: GPT, rankings: Sequence[Ranking], filler: int, size: int) ->
     found: Scores = {one.id: [0.0] * len(one.rows) for one in rankings}
     for start in range(0, len(rows), size):
         part = rows[start : start + size]
-        given = forward.token_logprobs(model, pad([one.rows[n] for one, n in part], filler)).double().cpu()
-        for line, (one, n) in zip(given, part, strict=True):
-            found[one.id][n] = float(line[one.prompt_tokens - 1 : len(one.rows[n]) - 1].sum())
+        said = pad([one.said[n] for one, n in part], False)
+        given = forward.token_logprobs(model, pad([one.rows[n] for one, n in part], filler), wanted=said)
+        for total, (one, n) in zip(given.double().sum(1).tolist(), part, strict=True):
+            found[one.id][n] = total
     return found
 
 

@@ -25,7 +25,7 @@ class Format:
     recognises: Callable[[Row], bool]
     """Whether a row is in this format, by its keys."""
     read: Callable[[Row], list[dict | BadRow]]
-    """The demonstrations ({"messages", ...}) or comparisons (ranking.CONTENT, ...) of a row.
+    """The demonstrations ({"messages", ...}) or comparisons (preference.CONTENT, ...) of a row.
 
     It raises BadRow for a row that cannot be used. Where a row holds several (three people's rankings of one task),
     one that cannot be used stands in the list as its BadRow, and costs the others nothing.

@@ -19,7 +19,7 @@ def pair(row: Row, prompt: Any, chosen: Any, rejected: Any, **given: Any) -> dic
     """The comparison of a row's two answers, the better first, with what the row says of itself.
 
     Raises:
-        BadRow: as `ranking.comparison`.
+        BadRow: as `preference.comparison`.
     """
     about = known(row, (*COMPARISON, "policies")) | given
     return whole(prompt, [chosen, rejected], [1, 2], about)

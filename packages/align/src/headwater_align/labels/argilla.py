@@ -15,9 +15,8 @@ import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from .label_studio import SURE
 from .rankings import Ranking, Reject, number
-from .tasks import Task, visible
+from .tasks import SURE, Task, visible
 
 RANK, CONFIDENCE, COMMENT = "rank", "confidence", "comment"
 

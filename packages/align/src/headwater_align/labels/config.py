@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from .._contracts.config import Config
 from .._contracts.manifest import sha256_file
+from ..conversation import Turns
 
 ENDINGS = (".json", ".csv")
 
@@ -19,6 +20,7 @@ class SampleConfig(Config):
     side: Literal["train", "heldout", "both"] = Field(
         "both", description="side of the split that prompts come from; held-out ones judge the next reward model"
     )
+    turns: Turns = Field("last", description="answers of a conversation to ask for, each by all that comes before it")
     prompts: int = Field(100, ge=1, description="prompts to draw; all, where there are fewer")
     responses: int = Field(4, ge=2, le=26, description="completions a prompt (K), dealt in turn to the policies")
     temperature: float = Field(1.0, gt=0, description="of the sampling; 1: the policy's own distribution, as in PPO")

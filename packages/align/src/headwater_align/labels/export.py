@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 
+from .. import jsonl
 from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
@@ -16,8 +16,7 @@ from .tasks import KEY, Task, assign, in_order, rank_of, write_key
 def run(run: Run) -> None:
     """Write key.jsonl, the settings of Label Studio and Argilla, and each labeller's page, table, tasks and records."""
     config: LabelsExportConfig = run.config
-    with open(run.inputs["completions"] / "completions.jsonl", encoding="utf-8") as lines:
-        records = [json.loads(line) for line in lines]
+    records = jsonl.read(run.inputs["completions"] / "completions.jsonl")
     known = sorted({record["batch"] for record in records})
     if missing := sorted(set(config.batches) - set(known)):
         raise UserError(f"no batch {missing[0]} in these completions; they have {', '.join(known)}")

@@ -11,10 +11,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 from .rankings import Ranking, Reject, number
-from .tasks import Task, visible
+from .tasks import SURE, Task, visible
 
 RANK, CONFIDENCE, COMMENT = "rank", "confidence", "comment"
-SURE = {"0.25": "a guess", "0.5": "leaning", "0.75": "fairly sure", "1": "certain"}
 
 
 def config(most: int) -> str:

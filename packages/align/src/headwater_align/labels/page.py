@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from .label_studio import SURE
 from .rankings import Ranking, Reject
-from .tasks import Task, visible
+from .tasks import SURE, Task, visible
 
 FORMAT, VERSION = "headwater-labels", 1
 SKIP = ("no answer is usable", "the prompt makes no sense", "I do not know enough to judge", "harmful or private")

@@ -7,7 +7,6 @@ and policy is kept in the work folder as soon as it is written, so a killed run 
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,11 +18,12 @@ from .._contracts.errors import UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
-from ..conversation import Message, before_answer, identity, prompt_key
+from ..conversation import Message, Turns, asked, identity
 from ..engine import pretrained, runtime
 from ..instructions import read_split
 from ..sampling import sample
 from .config import SampleConfig
+from .tasks import rank_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def run(run: Run) -> None:
     """Write completions.jsonl, rejects.jsonl and metrics.json."""
     config: SampleConfig = run.config
     policies = policies_of(run)
-    found = prompts_of(run.inputs["prompts"], config.side)
+    found = prompts_of(run.inputs["prompts"], config.side, config.turns)
     runtime.initialize(seed=config.seed)
     chosen, too_long = _choose(found, policies, config)
     if not chosen:
@@ -118,18 +118,17 @@ def policies_of(run: Run) -> dict[str, Path]:
     return dict(sorted({**named, own: run.inputs["policy"]}.items()))
 
 
-def prompts_of(artefact: Path, side: str) -> list[Prompt]:
-    """The distinct prompts, in order of id, as PPO takes them: up to the first answer.
+def prompts_of(artefact: Path, side: str, turns: Turns) -> list[Prompt]:
+    """The distinct prompts, in order of id.
 
     Args:
         side: "train", "heldout" or "both".
     """
     found: dict[str, Prompt] = {}
     for split in ("train", "heldout") if side == "both" else (side,):
-        for record in read_split(artefact, split):
-            messages = record.get("prompt") or before_answer(record["messages"])
+        for record, messages in asked(read_split(artefact, split), turns):
             prompt = Prompt(identity(messages), messages, record["source"], record["licence"], split)
-            found.setdefault(prompt_key(messages), prompt)
+            found.setdefault(prompt.id, prompt)
     return sorted(found.values(), key=lambda prompt: prompt.id)
 
 
@@ -149,7 +148,7 @@ def _choose(
         fits.append([len(row) <= limit for row in ids])
     chosen: list[Prompt] = []
     too_long: list[Prompt] = []
-    marks = [draw_seed(config, prompt.id, "prompt") for prompt in prompts]
+    marks = [number_of(config, prompt.id, "prompt") for prompt in prompts]
     for at in sorted(range(len(prompts)), key=lambda at: marks[at]):
         if len(chosen) == config.prompts:
             break
@@ -159,14 +158,13 @@ def _choose(
 
 def deal(prompt: str, policies: Sequence[str], config: SampleConfig) -> list[str]:
     """Which policy writes each of a prompt's K completions: in turn, from one that the seed draws."""
-    first = draw_seed(config, prompt, "policy") % len(policies)
+    first = number_of(config, prompt, "policy") % len(policies)
     return [policies[(first + place) % len(policies)] for place in range(config.responses)]
 
 
-def draw_seed(config: SampleConfig, *parts: object) -> int:
+def number_of(config: SampleConfig, *parts: object) -> int:
     """A number of 64 bits that seed, round and `parts` name."""
-    name = "\0".join(map(str, (config.seed, config.round, *parts)))
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big")
+    return int(rank_of(config.seed, config.round, *parts)[:16], 16)
 
 
 def distinct(draws: Iterable[Draw], writers: Sequence[str]) -> tuple[list[str], list[str], Counter[str]]:
@@ -224,7 +222,7 @@ def write(loaded: pretrained.Loaded, wanted: Sequence[tuple[Prompt, int]], confi
     """
     chat = ChatFormat(loaded.tokenizer)
     ids = chat.prompts([prompt.messages for prompt, _ in wanted])
-    seeds = [draw_seed(config, prompt.id, place) for prompt, place in wanted]
+    seeds = [number_of(config, prompt.id, place) for prompt, place in wanted]
     answers = sample(
         loaded.model, ids, chat, config.max_response_length, seeds, config.rows, config.temperature, config.top_p
     )

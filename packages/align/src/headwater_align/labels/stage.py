@@ -1,8 +1,6 @@
-"""The stages as the command line declares them, and `labels export` as a way to write `labels-export`."""
+"""The stages as the command line declares them; `labels export` is a way to write `labels-export`."""
 
 from __future__ import annotations
-
-import json
 
 from .._contracts.stage import Stage
 from .config import LabelsExportConfig, LabelsImportConfig, SampleConfig
@@ -37,16 +35,3 @@ STAGES = (
         run="headwater_align.labels.importing:run",
     ),
 )
-ACTIONS = ("export", "import")
-
-
-def spelled_out(argv: list[str]) -> list[str]:
-    """`labels export ...` -> `labels-export ...`; the files after `labels import` -> `--set files=[...]`."""
-    if len(argv) < 2 or argv[0] != "labels" or argv[1] not in ACTIONS:
-        return argv
-    options, files = argv[2:], []
-    if argv[1] == "import":
-        while options and not options[0].startswith("-"):
-            files.append(options.pop(0))
-    named = ["--set", f"files={json.dumps(files)}"] if files else []
-    return [f"labels-{argv[1]}", *options, *named]

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from .. import jsonl
-from ..conversation import Message
+from ..conversation import Message, transcript
 
 KEY = "key.jsonl"
+SURE = {"0.25": "a guess", "0.5": "leaning", "0.75": "fairly sure", "1": "certain"}
+"""What a labeller may say of their confidence, 0 to 1."""
 SHOWN = frozenset("\n\t\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}")
 
 
@@ -50,9 +52,7 @@ class Task:
 
     def prompt_text(self) -> str:
         """The prompt as one text, each turn under its role where there are several."""
-        if len(self.prompt) == 1:
-            return visible(self.prompt[0]["content"])
-        return "\n\n".join(f"{m['role'].upper()}: {visible(m['content'])}" for m in self.prompt)
+        return transcript([{**message, "content": visible(message["content"])} for message in self.prompt])
 
 
 def rank_of(seed: int, *parts: object) -> str:

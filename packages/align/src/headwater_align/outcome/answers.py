@@ -11,10 +11,9 @@ import numpy as np
 from .. import jsonl
 from ..chat_format import ChatFormat
 from ..engine import GPT, torch
-from ..ppo.prompts import draw_seed
 from ..ppo.rollouts import Episodes, logprobs, micro_batches
 from ..reward_model import RewardModel
-from ..sampling import sample
+from ..sampling import draw_seed, sample
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from .._contracts.config import Config
+from ..conversation import Turns
 
 
 class OutcomeConfig(Config):
@@ -15,6 +16,7 @@ class OutcomeConfig(Config):
     seed: int = Field(1, ge=0, description="of the answers: a prompt's n-th answer has one seed for all models")
     dtype: Literal["float32", "bfloat16"] = Field("bfloat16", description="of all models")
     order: list[str] = Field([], description="models from left to right; those not named follow by name")
+    turns: Turns = Field("last", description="answers of a conversation to ask for, each by all that comes before it")
     prompts: int = Field(160, ge=2, description="held-out prompts, the first by id")
     samples_per_prompt: int = Field(2, ge=1, description="answers a prompt and model; they count as one in intervals")
     best_of: list[int] = Field(

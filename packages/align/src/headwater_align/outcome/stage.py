@@ -20,6 +20,7 @@ from .._contracts.errors import UsageError, UserError
 from .._contracts.manifest import write_atomic
 from .._contracts.stage import Run
 from ..chat_format import ChatFormat
+from ..conversation import transcript
 from ..engine import Loaded, pretrained, runtime
 from ..intervals import bootstrap_mean
 from ..ppo.prompts import prompts_of
@@ -43,8 +44,8 @@ def run(run: Run) -> None:
     if judge.loaded.tokenizer.get_vocab() != sft.tokenizer.get_vocab():
         raise UserError(f"{run.inputs['reward']}: another tokenizer than the SFT model's; train it from this model")
     chat = ChatFormat(sft.tokenizer)
-    asked, too_long = prompts_of(run.inputs["instructions"], "heldout", chat, config.max_prompt_length)
-    prompts = [prompt.ids for prompt in asked[: config.prompts]]
+    found, too_long = prompts_of(run.inputs["instructions"], "heldout", chat, config.max_prompt_length, config.turns)
+    prompts = [prompt.ids for prompt in found[: config.prompts]]
     if not prompts:
         raise UserError("no held-out prompt is short enough; raise max_prompt_length or give more instructions")
 
@@ -66,7 +67,7 @@ def run(run: Run) -> None:
         figures.setdefault(name, {}).update(rates)
     for name in figures:
         run.log(_line(name, figures[name]))
-    _write_samples(run, answers, sft_again, [chat.text(ids) for ids in prompts])
+    _write_samples(run, answers, sft_again, [transcript(chat.messages(ids)) for ids in prompts])
     write_atomic(run.out / "curve.csv", curve(run, policies, figures))
     run.write_metrics({"prompts": len(prompts), "prompts_too_long": too_long, "models": figures})
 

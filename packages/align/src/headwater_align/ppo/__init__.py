@@ -3,9 +3,9 @@
 estimators.py, losses.py, controllers.py   the mathematics, as functions of tensors and masks
 prompts.py, rollouts.py                    what is asked, what the policy answers
 experience.py                              scores, KL, values, advantages of the answers
+pretraining_rows.py                        text that PPO-ptx mixes in
 update.py, guard.py                        steps of policy and value function; what is done when one goes wrong
-checkpoints.py, stage.py                   the run: whole or not there, and step after step
-comparison.py                              SFT against PPO on held-out prompts
+course.py, checkpoints.py, stage.py        the run: step after step, whole or not there; what goes in and comes out
 """
 
 from .controllers import adapt_kl_coef

@@ -15,12 +15,14 @@ from .. import ranks
 from .._contracts.errors import UserError
 from .._contracts.stage import Run
 from ..config import PpoConfig
+from ..conversation import transcript
 from ..engine import FlightLog, Loaded, Onlooker, RunConfig, Terminated, checkpoint
+from ..sampling import draw_seed
 from .checkpoints import Checkpoints, Place
 from .controllers import KlController
 from .experience import Actors, Experience, LogRow, evaluate_episodes
 from .guard import GoBack, Guard
-from .prompts import Prompt, draw_seed, prompt_numbers
+from .prompts import Prompt, prompt_numbers
 from .rollouts import Episodes, read_answers, sample, write_answers
 from .update import update
 
@@ -142,7 +144,7 @@ class Course:
             place.samples.append(
                 {
                     "step": place.step + 1,
-                    "prompt": chat.text(episodes.prompts[row]),
+                    "prompt": transcript(chat.messages(episodes.prompts[row])),
                     "response": chat.text(episodes.answers[row]),
                     "score": score,
                     "kl": kl,

@@ -1,4 +1,4 @@
-"""Which prompts are answered: every conversation up to the assistant's first answer, each once."""
+"""Which prompts are answered, in ids, and in which order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ..chat_format import ChatFormat
-from ..conversation import before_answer, prompt_key
+from ..conversation import Turns, asked
 from ..instructions import read_split
 
 
@@ -21,14 +21,11 @@ class Prompt:
     ids: list[int]
 
 
-def prompts_of(artefact: Path, side: str, chat: ChatFormat, limit: int) -> tuple[list[Prompt], int]:
+def prompts_of(artefact: Path, side: str, chat: ChatFormat, limit: int, turns: Turns) -> tuple[list[Prompt], int]:
     """Distinct prompts of an instructions artefact, in its order, and how many were longer than `limit` tokens."""
-    asked: dict[str, tuple[str, list[dict]]] = {}
-    for record in read_split(artefact, side):
-        messages = record["messages"]
-        asked.setdefault(prompt_key(messages), (record["id"], before_answer(messages)))
-    rendered = chat.prompts([messages for _, messages in asked.values()])
-    prompts = [Prompt(name, ids) for (name, _), ids in zip(asked.values(), rendered, strict=True)]
+    found = asked(read_split(artefact, side), turns)
+    rendered = chat.prompts([messages for _, messages in found])
+    prompts = [Prompt(record["id"], ids) for (record, _), ids in zip(found, rendered, strict=True)]
     short = [prompt for prompt in prompts if len(prompt.ids) <= limit]
     return short, len(prompts) - len(short)
 
@@ -39,8 +36,3 @@ def prompt_numbers(count: int, batch: int, turn: int, seed: int) -> list[int]:
     epochs = range(first // count, (first + batch - 1) // count + 1)
     orders = {epoch: np.random.default_rng([seed, epoch]).permutation(count) for epoch in epochs}
     return [int(orders[place // count][place % count]) for place in range(first, first + batch)]
-
-
-def draw_seed(*parts: int) -> int:
-    """One seed from several numbers, so that neighbours do not share draws."""
-    return int(np.random.SeedSequence(parts).generate_state(1, np.uint32)[0])

@@ -23,7 +23,6 @@ from ..batching import pad
 from ..chat_format import ChatFormat
 from ..engine import GPT, forward, runtime, torch
 from ..reward_model import RewardModel
-from .prompts import draw_seed
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ def sample(model: GPT, prompts: list[list[int]], chat: ChatFormat, tokens: int, 
         size: rows that a rank samples at once; rows of like length go together.
     """
     mine = ranks.share(sorted(range(len(prompts)), key=lambda row: len(prompts[row])))
-    seeds = [draw_seed(seed, row) for row in mine]
+    seeds = [sampling.draw_seed(seed, row) for row in mine]
     own = sampling.sample(model, [prompts[row] for row in mine], chat, tokens, seeds, size)
     found = {row: answer for part in ranks.gather(dict(zip(mine, own, strict=True))) for row, answer in part.items()}
     answers = [found[row] for row in range(len(prompts))]

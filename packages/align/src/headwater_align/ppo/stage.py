@@ -22,11 +22,12 @@ from ..chat_format import ChatFormat
 from ..config import PpoConfig
 from ..engine import Loaded, RunConfig, adapters_of, export, make_trainer, pretrained, settings_of
 from ..reward_model import RewardModel
+from ..sampling import draw_seed
 from ..training import read_log
 from .course import Course
 from .experience import Actors, normalised_on_reference
 from .pretraining_rows import PretrainingRows
-from .prompts import Prompt, draw_seed, prompt_numbers, prompts_of
+from .prompts import Prompt, prompt_numbers, prompts_of
 from .rollouts import sample
 
 NORMALISED, ENDED = "normalised.json", "ended.json"
@@ -43,7 +44,7 @@ def run(run: Run) -> None:
     export(run.out, policy, chat, "lm")
     log = read_log(run.out)
     write_atomic(run.out / "curve.csv", curve(log))
-    prompts, too_long = prompts_of(run.inputs["instructions"], "train", chat, config.max_prompt_length)
+    prompts, too_long = _prompts(run, chat)
     ended = json.loads((run.work / ENDED).read_text())
     run.write_metrics(
         {
@@ -64,7 +65,7 @@ def train(run: Run, rank_files: Path | None) -> None:
     config: PpoConfig = run.config
     settings = settings_of(config, run.stage.name)
     actors, start = _cast(run, settings)
-    prompts, too_long = prompts_of(run.inputs["instructions"], "train", actors.chat, config.max_prompt_length)
+    prompts, too_long = _prompts(run, actors.chat)
     if not prompts:
         raise UserError("no prompt to train on; raise max_prompt_length or give more instructions")
     run.log(f"{len(prompts)} prompts, {too_long} longer than {config.max_prompt_length} tokens left out")
@@ -100,6 +101,12 @@ def curve(log: Sequence[dict]) -> str:
         figures = (math.sqrt(max(row["kl"], 0.0)), row["kl"], row["reward"], row["total"])
         table.writerow([row["step"], *(f"{figure:.6g}" for figure in figures)])
     return text.getvalue()
+
+
+def _prompts(run: Run, chat: ChatFormat) -> tuple[list[Prompt], int]:
+    """Those of the training side, and how many were too long."""
+    config: PpoConfig = run.config
+    return prompts_of(run.inputs["instructions"], "train", chat, config.max_prompt_length, config.turns)
 
 
 def _check(settings: RunConfig) -> None:

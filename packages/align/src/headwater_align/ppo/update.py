@@ -10,11 +10,11 @@ from torch import Tensor
 from .. import ranks
 from ..config import PpoConfig
 from ..engine import Batch, Loss, torch
+from ..sampling import draw_seed
 from .estimators import kl_estimate
 from .experience import Actors, Experience, LogRow, minibatches
 from .guard import Guard
 from .losses import policy_losses, value_losses
-from .prompts import draw_seed
 from .rollouts import micro_batches, padded
 
 PER_TOKEN = ("logprobs", "values", "advantages", "returns")

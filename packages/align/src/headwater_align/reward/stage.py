@@ -26,7 +26,7 @@ from ..engine import (
     torch,
 )
 from ..instructions import read_split
-from ..ranking import comparisons, prompt_means, ranking_losses
+from ..ranking_loss import comparisons, prompt_means, ranking_losses
 from ..rankings import Comparisons, Ranking, read
 from ..reward_model import NORMALISATION, last_values
 from ..training import Plan, first_and_last, learn, read_log

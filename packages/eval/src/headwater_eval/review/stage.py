@@ -1,8 +1,6 @@
-"""The stages as the command line declares them, and `review export` as a way to write `review-export`."""
+"""The stages as the command line declares them; `review export` is a way to write `review-export`."""
 
 from __future__ import annotations
-
-import json
 
 from .._contracts.stage import Stage
 from .config import ReviewExportConfig, ReviewImportConfig
@@ -27,16 +25,3 @@ STAGES = [
         run="headwater_eval.review.findings:findings",
     ),
 ]
-ACTIONS = ("export", "import")
-
-
-def spelled_out(argv: list[str]) -> list[str]:
-    """`review export ...` -> `review-export ...`; the files after `review import` -> `--set files=[...]`."""
-    if len(argv) < 2 or argv[0] != "review" or argv[1] not in ACTIONS:
-        return argv
-    options, files = argv[2:], []
-    if argv[1] == "import":
-        while options and not options[0].startswith("-"):
-            files.append(options.pop(0))
-    named = ["--set", f"files={json.dumps(files)}"] if files else []
-    return [f"review-{argv[1]}", *options, *named]

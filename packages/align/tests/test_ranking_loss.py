@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headwater_align.ranking import comparisons, ranking_losses
+from headwater_align.ranking_loss import comparisons, ranking_losses
 
 
 def by_hand(rewards, ranks, margin=0.0, eta=0.0):
