@@ -152,7 +152,7 @@ def test_a_server_and_its_workers_learn_and_repeat_a_seeded_run_to_the_byte(inpu
         ({"asynchronous": {}, "schedule": {"unit": "tokens"}}, "schedule.unit steps"),
         ({"asynchronous": {}, "launch": {"kind": "srun"}}, "launch.kind here"),
         ({"local": {"replicas": 4}}, "batch 8 is no multiple of the 16 sequences"),
-        ({"local": {}, "changes": [{"step": 1, "set": {"batch": 16}}]}, "batch can't change in local or asynchronous"),
+        ({"local": {}, "changes": [{"step": 1, "set": {"batch": 16}}]}, "batch can't change in a run of this kind"),
         ({"asynchronous": {}, "changes": [{"step": 1, "set": {"activation": "swiglu"}}]}, "activation can't change"),
     ],
 )

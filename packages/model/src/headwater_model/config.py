@@ -214,8 +214,9 @@ class RunConfig(Config):
 
     @property
     def fixed(self) -> tuple[str, ...]:
-        """Keys of `steering.Settings` that can't change under way."""
-        return ()
+        """Keys of `steering.Settings` that can't change under way: a tuning run's batches are made up before its first
+        step, and its export has the activation of the model that it started from."""
+        return ("batch", "activation")
 
     @property
     def steerable(self) -> bool:

@@ -327,7 +327,8 @@ class Loop:
     def _publish_settings(self) -> None:
         """For `headwater-model steer`."""
         if dist.get_rank() == 0 and self.config.steerable:
-            artefacts.write_atomic(self.work / SETTINGS, artefacts.canonical_json(resolved(self.settings)))
+            published = resolved(self.settings) | {"fixed": list(self.config.fixed)}
+            artefacts.write_atomic(self.work / SETTINGS, artefacts.canonical_json(published))
 
     @property
     def _last(self) -> bool:

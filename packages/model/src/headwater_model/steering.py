@@ -2,8 +2,8 @@
 
     headwater-model steer --set optimizer.lr=0.001 --set schedule.floor=0.2 --why "loss is flat"
 
-The command checks the order against the run's present settings (`settings.json` in its work folder) and adds it to
-`orders.jsonl` beside; the run reads that file between two steps, makes the change, and writes it into its flight log
+The command checks the order against the run's present settings (`settings.json` in its work folder, with the keys
+that stay as they are in this run as `fixed`) and adds it to `orders.jsonl` beside; the run reads that file between two steps, makes the change, and writes it into its flight log
 with the step. The same changes, known beforehand, are `pretrain.changes`.
 """
 
@@ -40,13 +40,13 @@ class Settings(Config):
 
         Args:
             values: dotted key -> value.
-            fixed: keys that can't change in this run (`PretrainConfig.fixed`).
+            fixed: keys that can't change in this run (`RunConfig.fixed`).
 
         Raises:
             UsageError: a key that is none or fixed, a value that is not valid, an activation of another shape.
         """
         if held := sorted(set(values) & set(fixed)):
-            raise UsageError(f"settings.{held[0]} can't change in local or asynchronous SGD; leave it out")
+            raise UsageError(f"settings.{held[0]} can't change in a run of this kind; leave it out")
         items = [f"{key}={json.dumps(value)}" for key, value in values.items()]
         new = parse(Settings, override(resolved(self), items), "settings")
         if (new.activation in GATED) != (self.activation in GATED):
@@ -93,14 +93,16 @@ def steer(args: argparse.Namespace) -> None:
     """The steer command."""
     folder = find_run(args.work)
     try:
-        settings = parse(Settings, json.loads((folder / SETTINGS).read_text()), "settings")
-    except (OSError, ValueError) as e:
+        published = json.loads((folder / SETTINGS).read_text())
+        fixed = published.pop("fixed")
+        settings = parse(Settings, published, "settings")
+    except (OSError, ValueError, KeyError, AttributeError) as e:
         raise UserError(f"{folder / SETTINGS}: not readable ({e}); has the run begun?") from None
     if not args.set:
         print(artefacts.canonical_json(resolved(settings)), end="")
         return
     values = flat(override({}, args.set))
-    settings.changed(values)
+    settings.changed(values, fixed)
     with open(folder / ORDERS, "a") as file:
         file.write(json.dumps({"set": values, "why": args.why}, sort_keys=True) + "\n")
         file.flush()
@@ -119,7 +121,7 @@ def find_run(work: Path) -> Path:
             f"{work}: replicas of local SGD take no orders; say beforehand what to change: pretrain.changes"
         )
     here = [work] if (work / SETTINGS).is_file() else []
-    found = here or sorted(path.parent for path in work.glob(f"pretrain/*/{SETTINGS}"))
+    found = here or sorted(path.parent for path in work.glob(f"*/*/{SETTINGS}"))
     if len(found) != 1:
         names = ", ".join(map(str, found)) or "none"
         raise UserError(f"{work}: runs under way: {names}; name the folder of one with --work")
