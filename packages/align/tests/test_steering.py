@@ -3,12 +3,12 @@
 from argparse import Namespace
 
 import pytest
-from headwater_model._contracts.errors import UsageError
-from headwater_model.steering import steer
 
 from headwater_align import jsonl
 from headwater_align._contracts.stage import Run
 from headwater_align.cli import main
+from headwater_model._contracts.errors import UsageError
+from headwater_model.steering import steer
 
 
 def test_an_order_changes_the_learning_rate_and_not_the_batch(stage_runs, tmp_path, monkeypatch):

@@ -2,9 +2,9 @@
 
     headwater-model steer --set optimizer.lr=0.001 --set schedule.floor=0.2 --why "loss is flat"
 
-The command checks the order against the run's present settings (`settings.json` in its work folder, with the keys
-that stay as they are in this run as `fixed`) and adds it to `orders.jsonl` beside; the run reads that file between two steps, makes the change, and writes it into its flight log
-with the step. The same changes, known beforehand, are `pretrain.changes`.
+The command checks the order against the run's present settings (`settings.json` in its work folder, which also says
+what is `fixed` in this run) and adds it to `orders.jsonl` beside; the run reads that file between two steps, makes the
+change, and writes it into its flight log with the step. The same changes, known beforehand, are `pretrain.changes`.
 """
 
 from __future__ import annotations
