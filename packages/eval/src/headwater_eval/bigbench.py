@@ -60,7 +60,7 @@ def rows(path: Path, choose: bool = False) -> Rows:
                 if choose:
                     _check_choice(example.get("target_scores"))
                 yield number, {"idx": len(seen) - 1, **row, "subtask": subtask}
-            except (ValueError, TypeError, KeyError, AttributeError) as e:
+            except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as e:
                 reason = f"no field {e.args[0]}" if isinstance(e, KeyError) else str(e)
                 yield Reject(number, reason, shown(example))
 

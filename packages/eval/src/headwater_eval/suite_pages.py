@@ -80,10 +80,10 @@ def page(name: str, benchmarks: Sequence[Benchmark]) -> str:
 
 
 def _rows(benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    families: dict[str, list[Benchmark]] = {}
+    families: dict[tuple[str, str], list[Benchmark]] = {}
     for benchmark in benchmarks:
-        families.setdefault(benchmark.family or benchmark.name, []).append(benchmark)
-    for name, members in families.items():
+        families.setdefault((benchmark.family or benchmark.name, benchmark.measures), []).append(benchmark)
+    for (name, _), members in families.items():
         one = members[0]
         label = f"`{one.name}`" if len(members) == 1 else f"{name} ({len(members)})"
         shots = f"{one.shots} ({one.shots_from})" if one.shots_from else str(one.shots)

@@ -183,23 +183,23 @@ def _truthfulness(lineage: Lineage) -> Iterator[Block]:
     yield Text(
         "TruthfulQA (arXiv:2109.07958) asks what people commonly get wrong: MC1 is the share of questions on which the "
         "best true answer is likelier than every false one, MC2 the share of probability on true answers. HHH "
-        "(arXiv:2112.00861) takes the more helpful, honest and harmless of two answers. Guessing scores what stands "
-        "under chance. None of these counts in the mean of the benchmarks."
+        "(arXiv:2112.00861) is the share of pairs in which the more helpful, honest and harmless answer is likelier. A "
+        "likelihood is of the whole answer, so it favours the shorter one, and TruthfulQA's prompt shows \u201cI have "
+        "no comment.\u201d, which is true of some questions: a model that copies it scores above a guess. None of "
+        "these counts in the mean of the benchmarks."
     )
     yield _alignment_table("Truthfulness and harmlessness", models, rows, shown)
-    rest = [key for key in sorted(rows) if key not in shown]
-    if rest:
-        yield Details("By category", [_alignment_table("Truthfulness by category", models, rows, rest)])
     pairs, after = _against_base(lineage)
-    tasks = {task for name in after for task in pairs["base", name]["tasks"]}
-    compared = [
-        (_test(task), *(_difference(pairs["base", name]["tasks"].get(task)) for name in after))
-        for task in shown
-        if task in tasks
-    ]
+    compared = [key for key in shown if any(key in pairs["base", name]["tasks"] for name in after)]
     if compared:
         heads = ["test", *(f"#{told(name)} less base" for name in after)]
-        yield Table("Truthfulness and harmlessness, paired (brackets and * as for the tax below)", heads, compared)
+        cells = [
+            (_test(key), *(_difference(pairs["base", name]["tasks"].get(key)) for name in after)) for key in compared
+        ]
+        yield Table("The same less base, paired; brackets and * as for the alignment tax", heads, cells)
+    rest = [key for key in sorted(rows) if key not in shown]
+    if rest:
+        yield Details("Truthfulness by category", [_alignment_table("Scores by category", models, rows, rest)])
 
 
 def _alignment_table(caption: str, models: Mapping[str, Json], rows: Mapping[str, Json], keys: Sequence[str]) -> Table:
