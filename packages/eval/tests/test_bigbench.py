@@ -14,7 +14,7 @@ from headwater_eval import bigbench
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.catalogue import BENCHMARKS, suite
 from headwater_eval.items import read
-from headwater_eval.locate import Folder, locate
+from headwater_eval.locate import Folder, Found, locate
 from headwater_eval.readers import Reject
 
 HHH = "bigbench_hhh_alignment_multiple_choice"
@@ -86,6 +86,16 @@ def test_subtasks_are_one_task_with_their_names_as_categories(tmp_path: Path) ->
     )  # fmt: skip
     assert first["text"] == "Help? Yes, of course." and last["text"] == "Who won? I do not know."
     assert first["cluster"] == again["cluster"] != last["cluster"]
+
+
+def test_an_example_whose_question_stands_in_its_choices_alone_is_an_item(tmp_path: Path) -> None:
+    """BIG-bench's cause_and_effect has an empty input; what it shows is then what must not be trained on."""
+    two = {"input": "", "target_scores": {"It rained. So it is wet.": 1, "It is wet. So it rained.": 0}}
+    path = task_file(tmp_path, "cause_and_effect", examples=[two])
+    benchmark = BENCHMARKS["bigbench_cause_and_effect_multiple_choice"]
+    (item,), rejects = read(benchmark, Found([path], [], packaged=True))
+    assert not rejects and item["choices"][item["label"]] == "It rained. So it is wet."
+    assert item["text"].startswith("Q: \n  choice: It ")
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def stock_fields(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
     found: list[dict | str] = []
     usable = []
     for row in rows:
-        lacking = [name for name in benchmark.words if _words(row, name) in (None, "")]
+        lacking = [name for name in benchmark.words if _words(row, name) is None]
         found.append(f"no field {lacking[0].split('|')[-1]}" if lacking else {})
         usable += [] if lacking else [row]
     derived = iter(_derive(benchmark, usable))
@@ -114,8 +114,8 @@ def stock_fields(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
 
 
 def _words(row: dict, columns: str) -> Any:
-    """The value of the first of the columns A|B that the row has."""
-    return next((row[name] for name in columns.split("|") if row.get(name) is not None), None)
+    """The value of the first of the columns A|B that the row has something in."""
+    return next((row[name] for name in columns.split("|") if row.get(name) not in (None, "")), None)
 
 
 def _derive(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
