@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headwater_eval import bigbench
+from headwater_eval import bigbench, engine
 from headwater_eval._contracts.errors import UserError
 from headwater_eval.catalogue import BENCHMARKS, suite
 from headwater_eval.items import read
+from headwater_eval.lm import HeadwaterLM
 from headwater_eval.locate import Folder, Found, locate
 from headwater_eval.readers import Reject
+from headwater_eval.tasks import benchmark_task
 
 HHH = "bigbench_hhh_alignment_multiple_choice"
 
@@ -88,7 +90,7 @@ def test_subtasks_are_one_task_with_their_names_as_categories(tmp_path: Path) ->
     assert first["cluster"] == again["cluster"] != last["cluster"]
 
 
-def test_an_example_whose_question_stands_in_its_choices_alone_is_an_item(tmp_path: Path) -> None:
+def test_an_example_whose_question_stands_in_its_choices_alone_is_an_item(tmp_path: Path, bigram) -> None:
     """BIG-bench's cause_and_effect has an empty input; what it shows is then what must not be trained on."""
     two = {"input": "", "target_scores": {"It rained. So it is wet.": 1, "It is wet. So it rained.": 0}}
     path = task_file(tmp_path, "cause_and_effect", examples=[two])
@@ -96,6 +98,12 @@ def test_an_example_whose_question_stands_in_its_choices_alone_is_an_item(tmp_pa
     (item,), rejects = read(benchmark, Found([path], [], packaged=True))
     assert not rejects and item["choices"][item["label"]] == "It rained. So it is wet."
     assert item["text"].startswith("Q: \n  choice: It ")
+    bare = {"append_choices_to_input": False, "example_input_prefix": "", "example_output_prefix": ""}
+    path = task_file(tmp_path, "cause_and_effect", **bare, examples=[two])
+    (item,), rejects = read(benchmark, Found([path], [], packaged=True))
+    assert not rejects and (item["query"], item["text"]) == ("", "It rained. So it is wet.")
+    lm, task = HeadwaterLM(bigram), benchmark_task(benchmark, [item, item])
+    assert engine.evaluate(lm, {benchmark.name: task}, bootstrap_iters=0)["n-samples"][benchmark.name]["original"] == 2
 
 
 @pytest.mark.parametrize(

@@ -114,8 +114,13 @@ def stock_fields(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
 
 
 def _words(row: dict, columns: str) -> Any:
-    """The value of the first of the columns A|B that the row has something in."""
-    return next((row[name] for name in columns.split("|") if row.get(name) not in (None, "")), None)
+    """The value of the first of the columns A|B that the row has something in, None where it lacks them.
+
+    The last of several may be empty: BIG-bench asks some choices without a question.
+    """
+    *better, last = columns.split("|")
+    found = next((row[name] for name in better if row.get(name)), row.get(last))
+    return None if found == "" and not better else found
 
 
 def _derive(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
