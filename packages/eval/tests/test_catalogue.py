@@ -99,7 +99,9 @@ def test_every_entry_says_what_it_is_and_how_it_is_asked() -> None:
     for benchmark in described():
         assert benchmark.measures and benchmark.home and benchmark.metric, benchmark.name
         assert benchmark.hub or benchmark.file, benchmark.name
-        assert benchmark.shots_from and benchmark.kind in ("choice", "bias", "text", "code"), benchmark.name
+        assert benchmark.shots_from and benchmark.kind in ("choice", "alignment", "bias", "text", "code"), (
+            benchmark.name
+        )
         if benchmark.stock:
             assert (engine.STOCK_TASKS / benchmark.stock).is_file(), benchmark.name
         elif benchmark.hub:
@@ -109,7 +111,7 @@ def test_every_entry_says_what_it_is_and_how_it_is_asked() -> None:
 def test_listing_the_tasks_does_not_import_lm_eval() -> None:
     code = "import sys, headwater_eval.cli as c; c.main(['tasks']); assert 'lm_eval' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "bigbench_multiple_choice (119)" in done.stdout and f"{len(BENCHMARKS)} tasks" in done.stdout
+    assert "bigbench_multiple_choice (114)" in done.stdout and f"{len(BENCHMARKS)} tasks" in done.stdout
 
 
 def test_the_list_says_what_data_is_here(sources: Path, tmp_path: Path, monkeypatch, capsys) -> None:

@@ -31,11 +31,12 @@ class Benchmark:
     file: str
     """How the path of a package's file ends, inside any source; empty: only the hub's format is known."""
     read: Callable[[Path], readers.Rows] | None
-    """Reader of that file; None: it is in the hub's format, or the authors', for `parse`."""
+    """Reader of that file; None: it is in the hub's format, or the authors', for `parse`, or `hub_rows` reads it."""
     metric: str
     """The headline metric; the others stand beside it."""
     kind: str = "choice"
-    """choice (accuracy, against chance), bias (share of stereotyping preferences, against one half), text (what the
+    """choice (accuracy, against chance), alignment (the same of what alignment is for, truth and harm; in no average
+    over benchmarks), bias (share of stereotyping preferences, against one half), text (what the
     model writes is compared with answers), code (what it writes is run), toxicity (what it writes is judged by a local
     classifier: `bias.judged`)."""
     stock: str = ""
@@ -44,6 +45,10 @@ class Benchmark:
     """What lies over that file's config, where it fails as it stands: `repairs.REPAIRS`."""
     to_stock: Callable[[Item], dict] | None = None
     """An item as the row that the stock file expects."""
+    hub_rows: Callable[[Path], readers.Rows] | None = None
+    """Reader of that file that makes rows in the hub's format, of which the stock file then makes items."""
+    guess: Callable[[Item], float] | None = None
+    """What a guess scores on an item; None: one over its number of choices."""
     own: Callable[[], dict] | None = None
     """lm-eval's task config of our own definition, over the items themselves; see `tasks.own_task`."""
     rows: Callable[[Benchmark, list[Item], list[dict]], list[Row]] | None = None
@@ -76,11 +81,14 @@ class Benchmark:
     cluster: str = ""
     """Column whose equal values make items one cluster: a passage."""
     category: str = ""
-    """Column that scores are given apart by; shots come from rows with the tested row's value of it (MMLU: subject)."""
+    """Column that scores are given apart by."""
+    shots_within: str = ""
+    """Column of which shots have the tested row's value (MMLU: subject)."""
 
 
-def chance(items: list[Item]) -> float | None:
-    """Expected accuracy of a guess: the mean of one over the number of choices; None where answers are written."""
+def chance(benchmark: Benchmark, items: list[Item]) -> float | None:
+    """Expected score of a guess, the mean over items; None where answers are written."""
     if not items or any("choices" not in item for item in items):
         return None
-    return round(sum(1 / len(item["choices"]) for item in items) / len(items), 6)
+    guess = benchmark.guess or (lambda item: 1 / len(item["choices"]))
+    return round(sum(map(guess, items)) / len(items), 6)

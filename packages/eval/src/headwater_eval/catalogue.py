@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from . import bias, code_tasks, inference, packages, reading, repairs
+from . import bias, bigbench, code_tasks, inference, packages, reading, repairs, truthfulqa
 from ._contracts.errors import UsageError
 from .benchmark import Benchmark
 from .probes.benchmark import BENCHMARKS as PROBES
@@ -17,6 +17,8 @@ from .probes.benchmark import BENCHMARKS as PROBES
 CODE: dict[str, dict[str, Any]] = {}
 for _more in (
     packages.FILES,
+    bigbench.READERS,
+    truthfulqa.DEFINITIONS,
     reading.DEFINITIONS,
     inference.DEFINITIONS,
     {name: {"repair": config} for name, config in repairs.REPAIRS.items()},
@@ -58,8 +60,9 @@ def _members(family: str, entry: dict) -> list[tuple[str, dict]]:
     members = []
     for path in sorted(tasks.glob(entry["each"])):
         at = {"stem": path.stem, "subject": path.stem.removeprefix("mmlu_")}
-        hub = [part.format(**at) for part in entry["hub"]]
-        members.append((entry["name"].format(**at), {**entry, "hub": hub, "stock": str(path.relative_to(tasks))}))
+        named = {"hub": [part.format(**at) for part in entry["hub"]], "stock": str(path.relative_to(tasks)),
+                 "file": entry.get("file", "").format(**at)}  # fmt: skip
+        members.append((entry["name"].format(**at), {**entry, **entry.get("but", {}).get(path.stem, {}), **named}))
     return members
 
 
@@ -68,7 +71,7 @@ def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
         part.format(path=fields.get("path"), config=fields.get("config")) for part in fields.get("hub", [""] * 4)
     ]
     shots, source = fields["shots"]
-    known: dict[str, Any] = {"file": "", "read": None, **CODE.get(name, {})}
+    known: dict[str, Any] = {"file": fields.get("file", ""), "read": None, **CODE.get(family, {}), **CODE.get(name, {})}
     return Benchmark(
         name,
         fields["measures"],
@@ -88,6 +91,7 @@ def _benchmark(name: str, fields: dict, family: str) -> Benchmark:
         words=tuple(fields.get("words", ())),
         cluster=fields.get("cluster", ""),
         category=fields.get("category", ""),
+        shots_within=fields.get("shots_within", ""),
         **known,
     )
 

@@ -18,7 +18,7 @@ from jinja2 import UndefinedError
 
 from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item
-from .readers import Reject, check, digest, parse_row, shown
+from .readers import Reject, Rows, check, digest, items_of, parse_row, shown
 
 ENDINGS = (".jsonl", ".json", ".parquet")
 LEFT_OUT = "lm-eval's definition leaves it out"
@@ -36,16 +36,23 @@ def read_items(
         name: what ids begin with.
         most: rows to read; None: all.
     """
+    return read_rows(benchmark, items_of(islice(_raw_rows(paths), most), _row), name)
+
+
+def read_rows(benchmark: Benchmark, found_rows: Rows, name: str) -> tuple[list[Item], list[Reject]]:
+    """All well-formed items of rows in the hub's format, in order, and the other rows with their reason.
+
+    Args:
+        found_rows: rows by number, and those that a reader has set aside.
+        name: what ids begin with.
+    """
     rows: list[tuple[int, dict]] = []
     rejects: list[Reject] = []
-    for number, raw in islice(_raw_rows(paths), most):
-        try:
-            row = json.loads(raw.decode("utf-8")) if isinstance(raw, bytes) else raw
-            if not isinstance(row, dict):
-                raise ValueError("not a JSON object")
-            rows.append((number, row))
-        except ValueError as e:
-            rejects.append(Reject(number, str(e), shown(raw)))
+    for raw in found_rows:
+        if isinstance(raw, Reject):
+            rejects.append(raw)
+        else:
+            rows.append(raw)
     items = []
     for (number, row), found in zip(rows, _fields(benchmark, [row for _, row in rows]), strict=True):
         if isinstance(found, str):
@@ -55,6 +62,13 @@ def read_items(
             suffix = f"-{part:02d}" if len(found) > 1 or benchmark.parse else ""
             items.append({"id": f"{name}-{number:05d}{suffix}", "task": benchmark.name, **fields})
     return items, sorted(rejects, key=lambda reject: reject.row)
+
+
+def _row(raw: Any) -> dict:
+    row = json.loads(raw.decode("utf-8")) if isinstance(raw, bytes) else raw
+    if not isinstance(row, dict):
+        raise ValueError("not a JSON object")
+    return row
 
 
 def _raw_rows(paths: list[Path]) -> Iterator[Raw]:
@@ -92,11 +106,21 @@ def stock_fields(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
     found: list[dict | str] = []
     usable = []
     for row in rows:
-        lacking = [name for name in benchmark.words if row.get(name) in (None, "")]
-        found.append(f"no field {lacking[0]}" if lacking else {})
+        lacking = [name for name in benchmark.words if _words(row, name) is None]
+        found.append(f"no field {lacking[0].split('|')[-1]}" if lacking else {})
         usable += [] if lacking else [row]
     derived = iter(_derive(benchmark, usable))
     return [entry if isinstance(entry, str) else next(derived) for entry in found]
+
+
+def _words(row: dict, columns: str) -> Any:
+    """The value of the first of the columns A|B that the row has something in, None where it lacks them.
+
+    The last of several may be empty: BIG-bench asks some choices without a question.
+    """
+    *better, last = columns.split("|")
+    found = next((row[name] for name in better if row.get(name)), row.get(last))
+    return None if found == "" and not better else found
 
 
 def _derive(benchmark: Benchmark, rows: list[dict]) -> list[dict | str]:
@@ -153,10 +177,11 @@ def _stock_item(benchmark: Benchmark, task: Any, doc: dict, row: dict) -> dict:
         if not answers:
             raise ValueError("no answer")
         fields["answers"], answer = answers, answers[0]
-    words = [str(row[name]) for name in benchmark.words]
+    words = [str(_words(row, name)) for name in benchmark.words]
     fields["text"] = " ".join(part.strip() for part in (*words, answer) if part.strip())
     if benchmark.cluster:
         fields["cluster"] = digest(row[benchmark.cluster])
     if benchmark.category:
-        fields["category"] = row.get(benchmark.category)
+        category = row.get(benchmark.category)  # a colon divides the parts of a score's name
+        fields["category"] = category.replace(": ", ", ") if isinstance(category, str) else category
     return {**fields, "row": row}

@@ -11,7 +11,7 @@ from ._contracts.stage import Run
 from .benchmark import Benchmark, Item, chance
 from .catalogue import BENCHMARKS, suite
 from .config import ItemsConfig
-from .hub import read_items
+from .hub import read_items, read_rows
 from .locate import Folder, Found, expected, locate
 from .readers import Reject
 
@@ -48,7 +48,7 @@ def run(run: Run) -> None:
             "source": source,
             "licence": _licence(sources / source),
             "measures": benchmark.measures,
-            "chance": chance(items),
+            "chance": chance(benchmark, items),
         }
         run.log(f"{name}: {len(items)} items from {source}, {len(refused)} rows set aside")
     _write_jsonl(run.out / REJECTS, rejects)
@@ -82,6 +82,8 @@ def read(benchmark: Benchmark, files: Found) -> tuple[list[Item], list[Reject]]:
     """All well-formed items of a benchmark's files, with ids that name task and row, and the other rows."""
     if not files.packaged:
         return read_items(benchmark, files.questions, benchmark.name)
+    if benchmark.hub_rows is not None:
+        return read_rows(benchmark, benchmark.hub_rows(files.questions[0]), benchmark.name)
     assert benchmark.read is not None, f"{benchmark.name}: a package's file needs a reader"
     items, rejects = [], []
     for parsed in benchmark.read(files.questions[0]):

@@ -123,16 +123,14 @@ def definition(benchmark: Benchmark) -> str:
 def table(rows: list[dict[str, Any]], every: bool) -> str:
     """A line a task or family: name, shots, metric, licence, data here, what it measures, where the data comes from."""
     lines = [("task", "shots", "metric", "licence", "data", "measures", "from")]
-    families: dict[str, list[dict[str, Any]]] = {}
+    families: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for entry in rows:
-        if entry["family"] and not every:
-            families.setdefault(entry["family"], []).append(entry)
-        else:
-            families[entry["task"]] = [entry]
-    for name, entries in families.items():
+        name = entry["family"] if entry["family"] and not every else entry["task"]
+        families.setdefault((name, entry["measures"]), []).append(entry)
+    for (name, _), entries in families.items():
         first = entries[0]
         held = [entry["data"] for entry in entries if entry["data"]]
-        single = len(entries) == 1 and not (first["family"] and not every)
+        single = len(entries) == 1
         label = first["task"] if single else f"{name} ({len(entries)})"
         data = (held[0] if held else "-") if single else f"{len(held)} of {len(entries)}"
         origin = first["hub"] or first["home"]

@@ -30,7 +30,7 @@ class Found:
     questions: list[Path]
     shots: list[Path]
     packaged: bool
-    """The questions are a package's file, for `Benchmark.read`; else they are in the hub's format."""
+    """The questions are a package's file, for `Benchmark.read` or `hub_rows`; else they are in the hub's format."""
 
 
 class Folder:
@@ -71,14 +71,14 @@ def locate(benchmark: Benchmark, folder: Folder, file: str = "", shots: str = ""
         UserError: two files are as good as each other, or one that was named is not there.
     """
     found: list[tuple[list[Path], bool]] = []
+    has_reader = benchmark.read is not None or benchmark.hub_rows is not None
     if file:
-        packaged = bool(benchmark.read) and f"/{file}".endswith(f"/{benchmark.file}")
-        found = [([path], packaged) for path in folder.ending(file)]
+        found = [([path], has_reader and f"/{file}".endswith(f"/{benchmark.file}")) for path in folder.ending(file)]
         if not found:
             raise UserError(f"data for {benchmark.name} not found: no file below {folder.root} ends in {file}")
     else:
         if benchmark.file:
-            found = [([path], benchmark.read is not None) for path in folder.ending(benchmark.file)]
+            found = [([path], has_reader) for path in folder.ending(benchmark.file)]
         for stem in _stems(benchmark, benchmark.split):
             found += [(paths, False) for paths in folder.split(stem) if paths not in [held for held, _ in found]]
     if len(found) > 1:

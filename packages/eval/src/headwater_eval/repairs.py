@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from . import truthfulqa
+
 Doc = dict[str, Any]
 
 
@@ -35,6 +37,8 @@ REPAIRS: dict[str, dict[str, Any]] = {
     "toxigen": {"doc_to_target": lambda doc: int(doc["toxicity_ai"] + doc["toxicity_human"] > 5.5)},
     # the target joins the names of the annotation's fields ("number,date,spans,..."); a shot shall show the answer
     "drop": {"doc_to_target": lambda doc: ", ".join(doc["answers"][0]), "target_delimiter": " "},
+    # answers that are all less likely than e^-745 have no probability left: 0/0
+    "truthfulqa_mc2": {"process_results": truthfulqa.true_mass},
     # one task over all subjects, each asked as lm-eval asks it: the hub's config `all` has the subject as a column
     "mmlu": {"task": "mmlu", "description": _MMLU},
 }

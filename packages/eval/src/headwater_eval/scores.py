@@ -23,6 +23,7 @@ from .statistics import (
     clustered_mean,
     mean_of_independent,
     ratio_bootstrap,
+    share_of_clustered,
     transformed,
     wilson,
 )
@@ -87,18 +88,16 @@ def _plain(value: Any) -> Any:
 
 def scores_of(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
     """The scores of whatever metrics the items have, beside chance where one chooses."""
-    if benchmark.kind == "choice":
+    if benchmark.kind in ("choice", "alignment"):
         return choice_scores(benchmark, items, rows)
-    return scores_of_metrics(benchmark, rows, tuple(rows[0]["metrics"]))
+    scores = scores_of_metrics(benchmark, rows, tuple(rows[0]["metrics"]))
+    return scores | category_scores(benchmark, items, rows) if benchmark.category else scores
 
 
 def choice_scores(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
     """Accuracies of a multiple-choice task beside the accuracy of a guess; by category too, where it has some."""
-    guess = chance(items)
-    scores = scores_of_metrics(benchmark, rows, tuple(rows[0]["metrics"]), guess)
-    if benchmark.category:
-        scores |= category_scores(benchmark, rows, guess)
-    return scores
+    scores = scores_of_metrics(benchmark, rows, tuple(rows[0]["metrics"]), chance(benchmark, items))
+    return scores | category_scores(benchmark, items, rows) if benchmark.category else scores
 
 
 def scores_of_metrics(
@@ -114,11 +113,12 @@ def scores_of_metrics(
     return scores
 
 
-def category_scores(benchmark: Benchmark, rows: list[Row], guess: float | None) -> Scores:
+def category_scores(benchmark: Benchmark, items: list[Item], rows: list[Row]) -> Scores:
     """The headline metric by category (MMLU: by subject)."""
     scores = {}
     for category in sorted({row["category"] for row in rows if row["category"]}):
         part = [row for row in rows if row["category"] == category]
+        guess = chance(benchmark, [item for item in items if item.get("category") == category])
         estimate = metric_estimate(benchmark, benchmark.metric, part)
         scores[f"{benchmark.name}:{category}"] = score_row(benchmark.metric, estimate, len(part), guess, benchmark.kind)
     return scores
@@ -136,7 +136,8 @@ def metric_estimate(benchmark: Benchmark, metric: str, rows: list[Row]) -> Estim
     if how == "mean":
         if len(set(clusters)) == len(clusters) and set(values) <= {0.0, 1.0}:
             return wilson(round(sum(values)), len(values))
-        return clustered_mean(np.array(values, float), clusters)
+        mean = share_of_clustered if metric.startswith("acc") else clustered_mean
+        return mean(np.array(values, float), clusters)
     if how == "perplexity":
         return transformed(clustered_mean(np.array(values, float), clusters), lambda nats: math.exp(-nats))
     if isinstance(how, str):

@@ -12,6 +12,9 @@ from .catalogue import SUITES, suite
 from .listing import definition
 
 TOLD = {
+    "alignment": "What alignment is for: answers that are true, helpful and harmless. TruthfulQA, BIG-bench's tasks on "
+    "it, and the tests of bias and toxicity of InstructGPT (Ouyang et al. 2022, arXiv:2203.02155, section 3.6)."
+    "|evaluate-tasks.md",
     "bias": "What a model holds of groups of people, and what it says of them.|evaluate-bias.md",
     "bigbench": "The tasks of BIG-bench that lm-eval names, by choosing and by writing (Srivastava et al. 2022, "
     "arXiv:2206.04615).|evaluate-tasks.md",
@@ -77,10 +80,10 @@ def page(name: str, benchmarks: Sequence[Benchmark]) -> str:
 
 
 def _rows(benchmarks: Sequence[Benchmark]) -> Iterator[str]:
-    families: dict[str, list[Benchmark]] = {}
+    families: dict[tuple[str, str], list[Benchmark]] = {}
     for benchmark in benchmarks:
-        families.setdefault(benchmark.family or benchmark.name, []).append(benchmark)
-    for name, members in families.items():
+        families.setdefault((benchmark.family or benchmark.name, benchmark.measures), []).append(benchmark)
+    for (name, _), members in families.items():
         one = members[0]
         label = f"`{one.name}`" if len(members) == 1 else f"{name} ({len(members)})"
         shots = f"{one.shots} ({one.shots_from})" if one.shots_from else str(one.shots)

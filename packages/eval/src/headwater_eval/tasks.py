@@ -55,13 +55,13 @@ def benchmark_task(
         )
     if shots:
         drawn_from = items if pool is None else pool
-        give_shots(task, shots, [row(benchmark, item) for item in drawn_from], sampler, seed, benchmark.category)
+        give_shots(task, shots, [row(benchmark, item) for item in drawn_from], sampler, seed, benchmark.shots_within)
     return task
 
 
 def shots_of(benchmark: Benchmark, asked: int | str) -> int:
     """Shots for a run that asks for so many, or the `usual` number; bias pairs and code tasks are asked as they are."""
-    if benchmark.kind not in ("choice", "text"):
+    if benchmark.kind not in ("choice", "alignment", "text"):
         return 0
     return benchmark.shots if asked == "usual" else int(asked)
 

@@ -302,6 +302,10 @@ def _results(run: SmallRun, folder: Path, artefact: str) -> None:
               "nq_open": {**row(0.125, "text", None), "metric": "exact_match"},
               "winobias": row(0.11, "harm", 0.0), "winobias:pro": row(0.6, "harm", 0.5),
               "probes": row(0.3, "probe", 0.25), "probes:negation": row(0.45, "probe", 0.25),
+              "truthfulqa_mc2": row(0.44, "alignment", 0.45),
+              **{f"truthfulqa_mc2:{c}": row(0.4, "alignment", 0.5) for c in "ABCDEFG"},
+              "bigbench_hhh_alignment_multiple_choice": row(0.375, "alignment", 0.5),
+              "bigbench_hhh_alignment_multiple_choice:honest": row(0.3, "alignment", 0.5),
               "humaneval": {**row(0.015, "code", None), "metric": "pass@1"},
               "bold": {**row(0.2, "harm", None), "classifier": "c0ffee", "classifier_auc": 0.8356},
               "heldout": row(1.65, "text", None), f"heldout:{run.name}": row(1.7, "text", None)}  # fmt: skip
@@ -328,9 +332,10 @@ def _leakage(run: SmallRun, folder: Path, artefact: str) -> None:
 def _paired(run: SmallRun, folder: Path, artefact: str) -> None:
     row = {"difference": {"value": 0.021, "stderr": 0.01, "low": 0.001, "high": 0.042, "n": 200},
            "up": 17, "down": 13, "same": 170, "test": "McNemar", "p": 0.58466, "p_holm": 0.58466}  # fmt: skip
-    pair = {"before": "base", "after": run.name, "tasks": {"boolq": row}, "average": None}
+    aim = {**row, "difference": {**row["difference"], "value": -0.0625}, "p_holm": 0.01}
+    pair = {"before": "base", "after": run.name, "tasks": {"boolq": row, "truthfulqa_mc2": aim}, "average": None}
     task = {"n": 200, "left_out": {}, "other_prompts": 0}
-    _json(folder / "comparison.json", {"pairs": [pair], "tasks": {"boolq": task}})
+    _json(folder / "comparison.json", {"pairs": [pair], "tasks": {"boolq": task, "truthfulqa_mc2": task}})
     (folder / "index.html").write_text("<p>the comparison's own page</p>")
 
 

@@ -67,12 +67,14 @@ def test_the_hub_reads_scores_licence_and_language(run, tmp_path: Path) -> None:
     assert told.model_name == "headwater-tiny" and told.datasets == ["prose"]
     metrics = json.loads((run.root / "results-base/metrics.json").read_text())
     found = {(r.dataset_name, r.metric_name): r for r in told.eval_results}
-    assert len(metrics) == 15 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
+    assert len(metrics) == 25 and set(found) == {  # no part of a task, no average, and boolq's acc_norm is named acc
         ("boolq", BOOLQ), ("piqa", BOOLQ.replace("0.47 to 0.57", "0.52 to 0.62")),
         ("crows", BOOLQ.replace("0.47 to 0.57", "0.46 to 0.56")),
         ("nq_open", "exact_match (95% interval 0.075 to 0.175, n 200)"),
         ("winobias", "acc (95% interval 0.06 to 0.16, n 200, chance 0)"),
         ("probes", "acc (95% interval 0.25 to 0.35, n 200, chance 0.25)"),
+        ("truthfulqa_mc2", "acc (95% interval 0.39 to 0.49, n 200, chance 0.45)"),
+        ("bigbench_hhh_alignment_multiple_choice", "acc (95% interval 0.325 to 0.425, n 200, chance 0.5)"),
         ("humaneval", "pass@1 (95% interval −0.035 to 0.065, n 200)"),
         ("bold", "acc (95% interval 0.15 to 0.25, n 200)"),
         ("heldout", "acc (95% interval 1.6 to 1.7, n 200)"),
@@ -101,7 +103,8 @@ def test_people_read_shares_recipe_compute_and_scores_with_intervals(run, tmp_pa
     assert "| boolq | acc | 200 | 0.5 | 0.52 [0.47, 0.57] |" in text
     kwh = STAGES * 2.5 / 3600 * 100 / 1000 * 1.5  # of 2.5 s each
     assert f"Energy of the stages above, estimated: {kwh:.4g} kWh, pre-training {kwh / STAGES:.3g}"[:-1] in text
-    assert "model is not shown to be better than guessing on boolq" in text.replace("\\", "")
+    weak = "bigbench_hhh_alignment_multiple_choice, boolq, truthfulqa_mc2."
+    assert f"model is not shown to be better than guessing on {weak}" in text.replace("\\", "")
     assert "## Toxicity" in text and "| bold | acc | 200 |" in text.split("## Toxicity")[1].split("## ")[0]
     assert "| winobias | acc | 200 | 0 |" in text.split("## Bias")[1].split("## ")[0]
     assert "Toxicity: none" not in text and "## Harm" not in text

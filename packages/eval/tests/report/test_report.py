@@ -335,4 +335,9 @@ def test_gains_tax_and_unseen_clusters_stand_in_the_report(page):
     order = [gains.index(f"| {name} |") for name in ("base", "SFT", "best-of-4", "best-of-16", "DPO", "PPO", "PPO-ptx")]
     assert order == sorted(order)
     assert "| boolq | +0.021 [0.001, 0.042] |" in text.split("Alignment tax")[1]
+    truth, tax = text.split("Truthfulness and harmlessness")[1].split("Alignment tax")[:2]
+    assert "| TruthfulQA, MC2 | 200 | 45.0% | 44.0% [39.0, 49.0] | 46.0% [41.0, 51.0] |" in truth
+    assert "| TruthfulQA, MC2 | \u22120.062 [0.001, 0.042]* |" in truth and "truthfulqa_mc2" not in tax
+    short, folded = truth.split("Truthfulness by category")
+    assert "| HHH, honest | 200 |" in short and "MC2, G" not in short and "| TruthfulQA, MC2, G |" in folded
     assert "| natural language | SFT | 80 | 50.0% | 62.5% [52.5%, 72.5%] | +12.5 [2.5, 22.5] | 14 / 4 | 75.0% |" in text

@@ -14,13 +14,13 @@ from .winobias import WINOBIAS
 from .winogender import WINOGENDER
 
 _SUITES = {
-    CROWS_PAIRS: ("bias", "tiny"),
+    CROWS_PAIRS: ("bias", "alignment", "tiny"),
     STEREOSET: ("bias",),
     BBQ: ("bias",),
     WINOBIAS: ("bias",),
-    WINOGENDER: ("bias",),
+    WINOGENDER: ("bias", "alignment"),
     ETHOS: ("bias", "toxicity"),
-    REALTOXICITYPROMPTS: ("bias", "toxicity"),
+    REALTOXICITYPROMPTS: ("bias", "toxicity", "alignment"),
     BOLD: ("bias", "toxicity"),
     SAFERDIALOGUES: ("bias", "toxicity"),
     SAFERDIALOGUES_LIKELIHOOD: ("bias", "toxicity"),

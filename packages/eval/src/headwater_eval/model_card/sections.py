@@ -21,9 +21,9 @@ TUNING = ("instructions", "preferences")
 RUNS = ("sft", "reward", "ppo")
 SETTINGS = ("optimizer", "schedule", "objective", "precision", "micro_batch", "seed", "data", "ramp", "local")
 KINDS = {
-    "choice": "Benchmarks", "average": "Benchmarks", "code": "Benchmarks", "probe": "Probes by expected behaviour",
-    "bias": "Bias", "harm": "Bias", "toxic": "Toxicity", "leakage": "Leakage", "clean": "Contamination",
-    "dirty": "Contamination", "difference": "Contamination",
+    "choice": "Benchmarks", "average": "Benchmarks", "code": "Benchmarks", "alignment": "Truthfulness and harmlessness",
+    "probe": "Probes by expected behaviour", "bias": "Bias", "harm": "Bias", "toxic": "Toxicity", "leakage": "Leakage",
+    "clean": "Contamination", "dirty": "Contamination", "difference": "Contamination",
 }  # fmt: skip
 """Kind of a score -> the table that it stands in; another kind gets one of its own name. `toxic`: of kind harm, and of
 a task on toxic language."""
@@ -312,7 +312,8 @@ class Card:
         """What the figures above say against the model, in words."""
         section = Section("limits", "Limits")
         for name, metrics in self.models.items():
-            rows = {k: r for k, r in rows_of(metrics, "choice").items() if ":" not in k}
+            chosen = {**rows_of(metrics, "choice"), **rows_of(metrics, "alignment")}
+            rows = {k: r for k, r in chosen.items() if ":" not in k}
             weak = [
                 key for key, row in rows.items() if finite(row.get("low")) and row["low"] <= (row.get("chance") or 0)
             ]

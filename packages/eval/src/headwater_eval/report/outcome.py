@@ -13,7 +13,7 @@ from .chart import Series, lines
 from .config import ReportConfig
 from .document import Block, Details, Figure, Sample, Samples, Section, Table, Text
 from .inputs import Artefact, Json, Lineage, chosen
-from .scores import MODELS, of_models
+from .scores import MODELS, of_models, rows_of, with_interval
 from .tables import cell, dig, with_intervals
 from .units import NONE, count, cut, finite, fixed, percent, signed
 
@@ -23,18 +23,25 @@ FIGURES = {
     "people_win_rate": "wins against SFT, by people", "people_comparisons": "people's comparisons",
 }  # fmt: skip
 """What the outcome measures of each model, and what readers call it."""
+TESTS = {
+    "truthfulqa_mc1": "TruthfulQA, MC1", "truthfulqa_mc2": "TruthfulQA, MC2",
+    "bigbench_hhh_alignment_multiple_choice": "HHH",
+}  # fmt: skip
+"""What readers call tests of what alignment is for."""
+FEW_CATEGORIES = 6
+"""A test with more of them shows them folded."""
 
 
 def section(lineage: Lineage, config: ReportConfig) -> Section | None:
-    """Gains, the alignment tax, the curve of reward against KL, and answers side by side."""
+    """Gains, truthfulness, the alignment tax, the curve of reward against KL, and answers side by side."""
     artefact = lineage["outcome"]
-    tax = list(_tax(lineage))
-    if artefact is None and not tax:
+    scores = [*_truthfulness(lineage), *_tax(lineage)]
+    if artefact is None and not scores:
         return None
     found = Section("outcome", "What alignment gained, and what it cost")
     if artefact is not None:
         found.blocks += _gains(artefact) + _toxicity(lineage, artefact) + _curve(artefact)
-    found.blocks += tax
+    found.blocks += scores
     if artefact is not None:
         found.blocks += _samples(artefact, config)
     return found
@@ -162,15 +169,70 @@ def _curve(artefact: Artefact) -> list[Block]:
     return [Figure(caption, lambda width: lines(width, "reward against KL", series, "root of KL, nats", "reward"))]
 
 
-def _tax(lineage: Lineage) -> Iterator[Block]:
-    """Each model less base on every task, paired; what PPO-ptx gets back of what PPO loses; held-out text."""
+def _truthfulness(lineage: Lineage) -> Iterator[Block]:
+    """Scores of kind alignment, by category too, and each model less base on them, paired."""
+    models = of_models(lineage)
+    rows = {key: row for metrics in models.values() for key, row in rows_of(metrics, "alignment").items()}
+    if not rows:
+        return
+    parts: dict[str, list[str]] = {}
+    for key in sorted(rows):
+        parts.setdefault(key.partition(":")[0], []).append(key)
+    short = [key for keys in parts.values() if len(keys) <= 1 + FEW_CATEGORIES for key in keys]
+    shown = [key for key in sorted(rows) if ":" not in key or key in short]
+    yield Text(
+        "TruthfulQA (arXiv:2109.07958) asks what people commonly get wrong: MC1 is the share of questions on which the "
+        "best true answer is likelier than every false one, MC2 the share of probability on true answers. HHH "
+        "(arXiv:2112.00861) is the share of pairs in which the more helpful, honest and harmless answer is likelier. A "
+        "likelihood is of the whole answer, so it favours the shorter one, and TruthfulQA's prompt shows \u201cI have "
+        "no comment.\u201d, which is true of some questions: a model that copies it scores above a guess. None of "
+        "these counts in the mean of the benchmarks."
+    )
+    yield _alignment_table("Truthfulness and harmlessness", models, rows, shown)
+    pairs, after = _against_base(lineage)
+    compared = [key for key in shown if any(key in pairs["base", name]["tasks"] for name in after)]
+    if compared:
+        heads = ["test", *(f"#{told(name)} less base" for name in after)]
+        cells = [
+            (_test(key), *(_difference(pairs["base", name]["tasks"].get(key)) for name in after)) for key in compared
+        ]
+        yield Table("The same less base, paired; brackets and * as for the alignment tax", heads, cells)
+    rest = [key for key in sorted(rows) if key not in shown]
+    if rest:
+        yield Details("Truthfulness by category", [_alignment_table("Scores by category", models, rows, rest)])
+
+
+def _alignment_table(caption: str, models: Mapping[str, Json], rows: Mapping[str, Json], keys: Sequence[str]) -> Table:
+    cells = [
+        (
+            _test(key), count(rows[key].get("n")), percent(rows[key].get("chance")),
+            *(with_interval(metrics.get(key) or {}, percent) for metrics in models.values()),
+        )
+        for key in keys
+    ]  # fmt: skip
+    return Table(caption, ["test", "#n", "#chance", *(f"#{name}" for name in models)], cells)
+
+
+def _test(key: str) -> str:
+    task, _, category = key.partition(":")
+    return TESTS.get(task, task) + (f", {category}" if category else "")
+
+
+def _against_base(lineage: Lineage) -> tuple[dict[tuple[str, str], Json], list[str]]:
+    """The pairs of the paired comparison, and the models that base is compared with."""
     comparison = lineage["paired"]
     found = comparison.json("comparison.json") if comparison else None
     pairs = {(p["before"], p["after"]): p for p in (found or {}).get("pairs", [])}
-    after = sorted((name for before, name in pairs if before == "base"), key=_place)
+    return pairs, sorted((name for before, name in pairs if before == "base"), key=_place)
+
+
+def _tax(lineage: Lineage) -> Iterator[Block]:
+    """Each model less base on every task, paired; what PPO-ptx gets back of what PPO loses; held-out text."""
+    pairs, after = _against_base(lineage)
     if not after:
         return
-    tasks = list(dict.fromkeys(task for name in after for task in pairs["base", name]["tasks"]))
+    aims = {key for metrics in of_models(lineage).values() for key in rows_of(metrics, "alignment")}
+    tasks = dict.fromkeys(task for name in after for task in pairs["base", name]["tasks"] if task not in aims)
     back = pairs.get(("ppo", "ppo-ptx"))
     rows = [
         (

@@ -119,10 +119,10 @@ def contamination(lineage: Lineage) -> Section | None:
     rows = [
         (
             task, name, count((metrics.get(f"{task}:clean") or {}).get("n")),
-            _with_interval(metrics.get(f"{task}:clean") or {}, percent),
+            with_interval(metrics.get(f"{task}:clean") or {}, percent),
             count((metrics.get(f"{task}:dirty") or {}).get("n")),
-            _with_interval(metrics.get(f"{task}:dirty") or {}, percent),
-            _with_interval(metrics.get(f"{task}:dirty-clean") or {}, percent),
+            with_interval(metrics.get(f"{task}:dirty") or {}, percent),
+            with_interval(metrics.get(f"{task}:dirty-clean") or {}, percent),
         )
         for task in tasks
         for name, metrics in models.items()
@@ -287,12 +287,13 @@ def _table(
         about += [str(some[key].get("metric", ""))] if with_metric else []
         about += [count(some[key].get("n"))]
         about += [show(some[key].get("chance"))] if with_chance else []
-        rows.append((*about, *(_with_interval(row, show) for row in found[key])))
+        rows.append((*about, *(with_interval(row, show) for row in found[key])))
     heads = ["score", *["metric"] * with_metric, "#n", *["#chance"] * with_chance, *(f"#{model}" for model in models)]
     return Table(caption, heads, rows)
 
 
-def _with_interval(row: Json, show: Callable[[float | None], str]) -> str:
+def with_interval(row: Json, show: Callable[[float | None], str]) -> str:
+    """VALUE [LOW, HIGH] of a score; the value alone where it has no interval."""
     if not row:
         return NONE
     value = show(row.get("value"))
