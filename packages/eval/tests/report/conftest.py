@@ -139,6 +139,12 @@ def _figures(run: SmallRun, folder: Path, artefact: str) -> None:
     _json(folder / "metrics.json", {"train": 90, "heldout": 10, "by_source": {run.name: {"train": 90, "heldout": 10}}})
 
 
+def _instructions(run: SmallRun, folder: Path, artefact: str) -> None:
+    _figures(run, folder, artefact)
+    made = json.loads((folder / "metrics.json").read_text())
+    _json(folder / "metrics.json", made | {"mixture": {"by_member": {"boolq": {"rows": 150}, "sums": {"rows": 90}}}})
+
+
 def _sources(run: SmallRun, folder: Path, artefact: str) -> None:
     told = {"role": "corpus", "category": "prose", "licence": run.name, "language": "en", "kind": "pypi",
             "version": "1.2", "records": 400, "bytes": 1_234_567}  # fmt: skip
@@ -340,7 +346,8 @@ def _paired(run: SmallRun, folder: Path, artefact: str) -> None:
 
 
 _FILL: dict[str, Callable[[SmallRun, Path, str], None]] = {
-    "sources": _sources, "items": _items, "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens,
+    "sources": _sources, "items": _items, "instructions": _instructions,
+    "corpus": _corpus, "tokenizer": _tokenizer, "tokens": _tokens,
     "comparison": _comparison, "plan": _plan, "leakage": _leakage, "paired": _paired,
     "checkpoint": _checkpoint, "compressor": _compressor,
     **dict.fromkeys(("extracted", "edited", "signals", "filtered", "deduped", "clean"), _documents),

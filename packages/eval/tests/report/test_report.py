@@ -335,6 +335,7 @@ def test_gains_tax_and_unseen_clusters_stand_in_the_report(page):
     order = [gains.index(f"| {name} |") for name in ("base", "SFT", "best-of-4", "best-of-16", "DPO", "PPO", "PPO-ptx")]
     assert order == sorted(order)
     assert "| boolq | +0.021 [0.001, 0.042] |" in text.split("Alignment tax")[1]
+    assert "The demonstrations hold 150 rows of boolq, of the training split" in text
     truth, tax = text.split("Truthfulness and harmlessness")[1].split("Alignment tax")[:2]
     assert "| TruthfulQA, MC2 | 200 | 45.0% | 44.0% [39.0, 49.0] | 46.0% [41.0, 51.0] |" in truth
     assert "| TruthfulQA, MC2 | \u22120.062 [0.001, 0.042]* |" in truth and "truthfulqa_mc2" not in tax

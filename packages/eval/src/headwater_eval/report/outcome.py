@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ..toxicity import judge
 from .chart import Series, lines
 from .config import ReportConfig
-from .document import Block, Details, Figure, Sample, Samples, Section, Table, Text
+from .document import Block, Details, Figure, Notice, Sample, Samples, Section, Table, Text
 from .inputs import Artefact, Json, Lineage, chosen
 from .scores import MODELS, of_models, rows_of, with_interval
 from .tables import cell, dig, with_intervals
@@ -252,6 +252,7 @@ def _tax(lineage: Lineage) -> Iterator[Block]:
         "correction over the tasks. The last column is what mixing in pre-training text gives back."
     )
     yield Table("Alignment tax", heads, rows)
+    yield from _tuned_on(lineage, tasks)
     bits = {name: dig(metrics, "heldout") for name, metrics in of_models(lineage).items()}
     shown = [(name, row) for name, row in bits.items() if row and finite(row.get("value"))]
     if len(shown) > 1:
@@ -259,6 +260,17 @@ def _tax(lineage: Lineage) -> Iterator[Block]:
         told_rows = [(name, fixed(row["value"]), signed(row["value"] - first)) for name, row in shown]
         yield Table(
             "Held-out text, bits per byte: less is better", ("model", "#bits per byte", "#over base"), told_rows
+        )
+
+
+def _tuned_on(lineage: Lineage, tasks: Iterable[str]) -> Iterator[Block]:
+    """Benchmarks of which the demonstrations hold training rows (headwater-align gives tasks the benchmarks' names)."""
+    members = dig(lineage.metrics("instructions"), "mixture", "by_member") or {}
+    found = [f"{count(members[task].get('rows'))} rows of {task}" for task in tasks if task in members]
+    if found:
+        yield Notice(
+            f"The demonstrations hold {' and '.join(found)}, of the training split: to every model but base that is no "
+            "zero-shot task, and its row tells more than the tax."
         )
 
 
