@@ -12,6 +12,21 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
+LONGEST_FIRST = (
+    "alone-model", "lineage", "alone-align", "executors", "rounds", "alone-tokenizer", "alone-eval", "alone-data",
+)  # fmt: skip
+"""Groups of tests that stay on one worker, the longest first, so that workers end together. The first two start at
+once: the worker of the lineage runs it, which the other would only wait for."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Groups in that order, then tests of no group, which fill what is left."""
+
+    def place(item: pytest.Item) -> int:
+        mark = item.get_closest_marker("xdist_group")
+        return LONGEST_FIRST.index(mark.args[0]) if mark else len(LONGEST_FIRST)
+
+    items.sort(key=place)
 
 
 def copy_tree(target: Path) -> Path:

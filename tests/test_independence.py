@@ -67,6 +67,22 @@ def outside() -> dict[str, str]:
     return {**keep, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
+# First of its group: once only two of a group are left, xdist gives its worker another group.
+@pytest.mark.timeout(2400)  # the model package's take minutes: they start ranks
+def test_its_own_tests_pass(alone: tuple[str, Path], tmp_path: Path) -> None:
+    """The package's tests, run from a copy outside the repository, so that nothing of it is importable."""
+    package, environment = alone
+    tests = tmp_path / "tests"
+    subprocess.run(["cp", "-r", ROOT / "packages" / package / "tests", tests], check=True)
+    done = subprocess.run(
+        [environment / "bin/python", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
+        + ["-W", "ignore", "--timeout", "300", "--rootdir", tests, tests],
+        cwd=tmp_path, env={**outside(), "PYTHONPATH": str(tests)}, capture_output=True, text=True,
+    )  # fmt: skip
+    print(done.stdout[-4000:])
+    assert done.returncode == 0, done.stdout[-6000:]
+
+
 def test_help_names_every_stage(alone: tuple[str, Path], tmp_path: Path) -> None:
     package, environment = alone
     command = environment / "bin" / f"headwater-{package}"
@@ -83,21 +99,6 @@ def test_no_sibling_came_along(alone: tuple[str, Path], tmp_path: Path) -> None:
     code = f"import importlib.util as u; print([n for n in {siblings!r} if u.find_spec('headwater_' + n)])"
     done = subprocess.run([environment / "bin/python", "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.strip() == "[]"
-
-
-@pytest.mark.timeout(2400)  # the model package's take minutes: they start ranks
-def test_its_own_tests_pass(alone: tuple[str, Path], tmp_path: Path) -> None:
-    """The package's tests, run from a copy outside the repository, so that nothing of it is importable."""
-    package, environment = alone
-    tests = tmp_path / "tests"
-    subprocess.run(["cp", "-r", ROOT / "packages" / package / "tests", tests], check=True)
-    done = subprocess.run(
-        [environment / "bin/python", "-m", "pytest", "-q", "--import-mode=importlib", "-p", "no:cacheprovider"]
-        + ["-W", "ignore", "--timeout", "300", "--rootdir", tests, tests],
-        cwd=tmp_path, env={**outside(), "PYTHONPATH": str(tests)}, capture_output=True, text=True,
-    )  # fmt: skip
-    print(done.stdout[-4000:])
-    assert done.returncode == 0, done.stdout[-6000:]
 
 
 def test_one_stage_runs(alone: tuple[str, Path], smoke: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pydoc_data.topics
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -31,6 +32,14 @@ SHAPE = ModelConfig(layers=2, hidden=64, heads=4, kv_heads=2, vocab=512, context
 @pytest.fixture(scope="session", autouse=True)
 def one_rank() -> None:
     runtime.initialize(seed=1)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """A command that takes all cores (`generate`) leaves them to no test after it: on a busy machine threads of OpenMP
+    that wait for each other made every later product 300 times as dear."""
+    yield
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

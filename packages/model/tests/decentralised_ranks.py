@@ -272,8 +272,3 @@ def main(folder: Path) -> None:
         replicas.mean(torch.zeros(4))
     except UserError as e:
         keep("replica", str(e))
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
-    os._exit(0)  # torch's own clean-up would wait for the rank that died

@@ -1,12 +1,11 @@
-"""What each of four ranks does for test_relay.py and test_lora_layouts.py, under one layout after another.
+"""What each of four ranks does for test_relay.py, under one layout after another.
 
-Started by torchrun with a folder: `lora-0/` there is a checkpoint of one rank without a step; found.json is written.
+ranks.py calls it with a folder: `lora-0/` there is a checkpoint of one rank without a step; found.json is written.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +147,3 @@ def main(folder: Path) -> None:
     if dist.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(of_all))
     runtime.shutdown()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,13 +1,12 @@
 """What each of four ranks does for test_layouts.py: train under one layout after another, in one set of processes.
 
-Started by torchrun with a folder: `TYPE-0/` there is a checkpoint of one rank without a step; found.json is written.
+ranks.py calls it with a folder: `TYPE-0/` there is a checkpoint of one rank without a step; found.json is written.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +158,3 @@ def main(folder: Path) -> None:
     if dist.get_rank() == 0:
         (folder / "found.json").write_text(json.dumps(of_all))
     runtime.shutdown()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

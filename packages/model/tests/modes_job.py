@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -39,14 +38,10 @@ def ask_to_end(step: int, _: float) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def main(path: Path) -> None:
-    job = json.loads(path.read_text())
+def main(folder: Path) -> None:
+    job = json.loads((folder / "job.json").read_text())
     whole, ended, resumed, served = job["ports"]
     train(job, "whole", "local", 2, whole)
     train(job, "ended", "local", 2, ended, ask_to_end)
     train(job, "ended", "local", 2, resumed)
     train(job, "served", "asynchronous", 3, served)
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -1,13 +1,12 @@
 """What each of two ranks does for test_optimizer_ranks.py: every kind under its layouts, the kind changed on the way.
 
-Started by torchrun with a folder: `KIND-start/` there is a checkpoint of one rank without a step; writes found.json.
+ranks.py calls it with a folder: `KIND-start/` there is a checkpoint of one rank without a step; writes found.json.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -78,7 +77,3 @@ def main(folder: Path) -> None:
         (folder / "found.json").write_text(json.dumps(found))
     dist.barrier()
     runtime.shutdown()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import ranks
 import torch
 from pydantic import ValidationError
 
-from headwater_model import forward, gpt, launch, pretrained, runtime
+from headwater_model import forward, gpt, pretrained, runtime
 from headwater_model.attention import CoreAttention
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
 from headwater_model.generation import generate
@@ -276,9 +276,7 @@ def two_ranks(text: torch.Tensor, tokenizer_folder: Path, tmp_path_factory: pyte
     torch.save(text, folder / "text.pt")
     for family in SPLIT:
         pretrained.save(folder / family, model_of(family), config(family), tokenizer_folder, "lm")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        launch.run("test_architectures", [str(folder)], 2, folder / "logs")
+    ranks.run("test_architectures", folder, 2)
     return json.loads((folder / "found.json").read_text()) | {"folder": folder}
 
 
@@ -317,7 +315,7 @@ def evaluated(model: gpt.GPT, text: torch.Tensor) -> float:
     return trainer.evaluate([{"tokens": text[:, :-1], "labels": text[:, 1:]}], next_token_loss)["loss"]
 
 
-def _rank(folder: Path) -> None:
+def main(folder: Path) -> None:
     from megatron.core import parallel_state
 
     torch.set_num_threads(1)
@@ -335,7 +333,3 @@ def _rank(folder: Path) -> None:
         parallel_state.destroy_model_parallel()
     if os.environ["RANK"] == "0":
         (folder / "found.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    _rank(Path(sys.argv[1]))

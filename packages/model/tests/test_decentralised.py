@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -25,10 +26,7 @@ Found = Callable[..., Any]
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     """What process `rank` kept of a run."""
     folder = tmp_path_factory.mktemp("ranks")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(str(Path(__file__).parent))
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        launch.run("decentralised_ranks", [str(folder)], 4, folder / "logs")
+    ranks.run("decentralised_ranks", folder, 4)
     return lambda name, rank=0: json.loads((folder / f"{name}-{rank}.json").read_text())
 
 

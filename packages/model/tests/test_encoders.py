@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
+import ranks
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch.utils.flop_counter import FlopCounterMode
 
-from headwater_model import infilling, kernels, launch, model, products, runtime
+from headwater_model import infilling, kernels, model, products, runtime
 from headwater_model._contracts.errors import UserError
 from headwater_model._contracts.sequences import IGNORED
 from headwater_model.config import ModelConfig, OptimizerConfig, ParallelConfig, ScheduleConfig
@@ -320,11 +320,10 @@ def has(name: str, layout: str) -> bool:
     return True
 
 
-def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_learns_the_same_on_two_ranks(text: torch.Tensor, tmp_path: Path) -> None:
     """In float32, where only the order of sums differs."""
     torch.save(text, tmp_path / "text.pt")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-    launch.run("test_encoders", [str(tmp_path)], 2, tmp_path / "logs")
+    ranks.run("test_encoders", tmp_path, 2)
     found = json.loads((tmp_path / "found.json").read_text())
     for name in RANKED:
         one = train(name, text, 3)
@@ -348,7 +347,7 @@ def answer(name: str, built: Any) -> list[int]:
     return infilling.write(built, [row], IDS.start, 5, temperature=0)[0].tokens
 
 
-def _rank(folder: Path) -> None:
+def main(folder: Path) -> None:
     from megatron.core import parallel_state
 
     torch.set_num_threads(1)
@@ -363,7 +362,3 @@ def _rank(folder: Path) -> None:
         parallel_state.destroy_model_parallel()
     if os.environ["RANK"] == "0":
         (folder / "found.json").write_text(json.dumps(found))
-
-
-if __name__ == "__main__":
-    _rank(Path(sys.argv[1]))

@@ -8,7 +8,7 @@ from typing import Any
 
 import layouts_job as job
 import pytest
-import torchrun
+import ranks
 
 from headwater_model.trainer import next_token_loss
 
@@ -23,7 +23,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("layouts")
     for name, dtype in job.TYPES.items():
         job.trainer(dtype).save(folder / f"{name}-0")
-    errors = torchrun.run(job.__file__, folder, ranks=4)
+    errors = ranks.run("layouts_job", folder, 4)
     assert "FutureWarning" not in errors
     return folder
 

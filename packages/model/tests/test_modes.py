@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import ranks
 import torch.distributed as dist
 
-from headwater_model import launch, pretrain, steering
+from headwater_model import pretrain, steering
 from headwater_model._contracts import manifest as artefacts
 from headwater_model._contracts.config import parse
 from headwater_model._contracts.errors import UserError
@@ -61,9 +62,7 @@ def runs(inputs: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> P
     named = {name: str(path) for name, path in inputs.items()}
     job = {"folder": str(folder), "inputs": named, "ports": ports, "local": LOCAL, "asynchronous": SERVED}
     (folder / "job.json").write_text(json.dumps(job))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=":")
-        launch.run("modes_job", [str(folder / "job.json")], 3, folder / "logs")
+    ranks.run("modes_job", folder, 3)
     return folder
 
 

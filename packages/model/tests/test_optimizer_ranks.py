@@ -6,7 +6,7 @@ import json
 
 import optimizer_job as job
 import pytest
-import torchrun
+import ranks
 
 from headwater_model.trainer import Trainer, next_token_loss
 
@@ -15,7 +15,7 @@ def test_two_ranks_train_swap_and_save_as_one(tmp_path):
     whole: dict[str, Trainer] = {kind: job.trainer(kind) for kind in job.RATES}
     for kind, one in whole.items():
         one.save(tmp_path / f"{kind}-start")
-    torchrun.run(job.__file__, tmp_path, ranks=2)
+    ranks.run("optimizer_job", tmp_path, 2)
     found = json.loads((tmp_path / "found.json").read_text())
     assert len(found) == len(job.CASES) == 11
     expected = {kind: job.run(one, kind) for kind, one in whole.items()}

@@ -9,8 +9,8 @@ from typing import Any
 import forward_job as job
 import layouts_job
 import pytest
+import ranks
 import torch
-import torchrun
 
 from headwater_model import checkpoint
 from headwater_model.trainer import next_token_loss
@@ -21,7 +21,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """After the launch."""
     folder = tmp_path_factory.mktemp("forward")
     job.trainer().save(folder / "lora-0")
-    torchrun.run(job.__file__, folder, ranks=4)
+    ranks.run("forward_job", folder, 4)
     return folder
 
 

@@ -59,7 +59,7 @@ def change_layout(parallel: ParallelConfig, seed: int = 1234) -> None:
     """
     if parallel.ranks != dist.get_world_size():
         raise UserError(f"parallel needs {parallel.ranks} ranks, but {dist.get_world_size()} run")
-    parallel_state.destroy_model_parallel()
+    _leave_layout()
     _set_up(parallel)
     seed_all(seed)
 
@@ -102,6 +102,15 @@ def shutdown() -> None:
         parallel_state.destroy_model_parallel()
     if dist.is_initialized():
         dist.destroy_process_group()
+
+
+def _leave_layout() -> None:
+    """Forget Megatron's parallel state and end its groups, which it only forgets: each of gloo's has threads that
+    wake 100 times a second for as long as it lives."""
+    groups = [group for group in parallel_state._global_process_group_list or () if group is not None]
+    parallel_state.destroy_model_parallel()
+    for group in groups:
+        dist.destroy_process_group(group)
 
 
 def _join(ranks: int) -> None:

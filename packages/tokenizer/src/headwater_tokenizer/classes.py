@@ -38,8 +38,10 @@ def of_tokenizers() -> np.ndarray:
     table = np.zeros(POINTS, np.uint8)
     for pattern, kind in ((r"\p{L}+", LETTER), (r"\p{N}+", NUMBER), (r"\s+", SPACE)):
         table[points[_matched(text, pattern)]] |= kind
+    letters = np.flatnonzero(table & LETTER)  # one code point in eight
+    text = "".join(map(chr, letters.tolist()))
     for place, script in enumerate(SCRIPTS, start=1):
-        table[points[_matched(text, rf"[\p{{L}}&&[{script}]]+")]] |= place << 4
+        table[letters[_matched(text, rf"[\p{{L}}&&[{script}]]+")]] |= place << 4
     table[[10, 13]] |= NEWLINE
     return table
 
