@@ -47,7 +47,7 @@ check-system: # what a fresh machine may lack, with the command that brings it
 	@command -v git >/dev/null || { echo "git is missing: apt-get install git"; exit 1; }
 
 test: setup ## every test: contracts, lineage, kills, and each package's own tests in an environment of its own
-	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python -m pytest tests -n 2 --dist loadgroup --no-loadscope-reorder
+	@OMP_NUM_THREADS=1 OMP_WAIT_POLICY=passive python -m pytest tests -n 2 --dist loadscope --no-loadscope-reorder
 
 lint: setup ## ruff, mypy, and who may import whom
 	@ruff check . && ruff format --check . && mypy && lint-imports --no-logo

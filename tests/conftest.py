@@ -12,21 +12,40 @@ import pytest
 from filelock import FileLock
 
 ROOT = Path(__file__).parents[1]
-LONGEST_FIRST = (
-    "alone-model", "lineage", "alone-align", "executors", "rounds", "alone-tokenizer", "alone-eval", "alone-data",
-)  # fmt: skip
-"""Groups of tests that stay on one worker, the longest first, so that workers end together. The first two start at
-once: the worker of the lineage runs it, which the other would only wait for."""
+FILES = ("tests/test_kill.py", "tests/test_executors.py", "tests/test_rounds.py")
+LONGEST_FIRST = ("model", FILES[0], "align", *FILES[1:], "tokenizer", "eval", "data")
+"""Groups of tests that stay on one worker, so that what they share is made once: a package alone in its environment,
+or a file. The longest are first, so that workers end together; the worker of the second runs the lineage, for which
+the other would only wait."""
+
+
+def group_of(nodeid: str) -> str:
+    """Of a test; one that stands alone is a group of its own."""
+    file, _, test = nodeid.partition("::")
+    if file == "tests/test_independence.py":
+        return test.partition("[")[2].rstrip("]")
+    file = {"tests/test_lineage.py": "tests/test_kill.py"}.get(file, file)
+    return file if file in LONGEST_FIRST else nodeid
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Groups in that order, then tests of no group, which fill what is left."""
+    """The groups in their order, then single tests, which fill what is left."""
+    order = {group: place for place, group in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(group_of(item.nodeid), len(order)))
 
-    def place(item: pytest.Item) -> int:
-        mark = item.get_closest_marker("xdist_group")
-        return LONGEST_FIRST.index(mark.args[0]) if mark else len(LONGEST_FIRST)
 
-    items.sort(key=place)
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """`--dist loadscope` with these groups: the marks of xdist 3.8's loadgroup do nothing under pytest 9.2."""
+    if config.getvalue("dist") != "loadscope":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Groups(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid)
+
+    return Groups(config, log)
 
 
 def copy_tree(target: Path) -> Path:

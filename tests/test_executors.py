@@ -19,7 +19,6 @@ import pytest
 from headwater_data._contracts import manifest as artefacts
 from tests.conftest import environment
 
-pytestmark = pytest.mark.xdist_group("executors")
 STAGES = {
     "signals": ("data", {"documents": "documents"}, "signals"),
     "encode": ("tokenizer", {"corpus": "corpus", "tokenizer": "tokenizer"}, "encode"),

@@ -38,8 +38,8 @@ def find_links() -> str:
     return asked.stdout.strip()
 
 
-# A package's tests stay on one worker, so that its environment is made once.
-@pytest.fixture(scope="module", params=[pytest.param(p, marks=pytest.mark.xdist_group(f"alone-{p}")) for p in WITH])
+# A package's tests stay on one worker (conftest.py), so that its environment is made once.
+@pytest.fixture(scope="module", params=WITH)
 def alone(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     """(package, environment): an empty virtual environment with this package installed, not editable."""
     package = request.param

@@ -17,8 +17,6 @@ import yaml
 from headwater_data._contracts import manifest as artefacts
 from tests.conftest import dvc, environment
 
-pytestmark = pytest.mark.xdist_group("lineage")
-
 
 def change_seed(tree: Path) -> None:
     """Make pretrain, and only pretrain, out of date."""

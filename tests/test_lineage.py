@@ -9,14 +9,11 @@ import subprocess
 from pathlib import Path
 
 import polars as pl
-import pytest
 import yaml
 from tokenizers import Tokenizer
 
 from headwater_data._contracts import manifest as artefacts
 from tests.conftest import dvc, environment
-
-pytestmark = pytest.mark.xdist_group("lineage")
 
 
 def folders(tree: Path) -> list[Path]:

@@ -19,7 +19,6 @@ from headwater_align._contracts import manifest as artefacts
 from headwater_align.cli import main as align
 from tests.conftest import copy_tree, dvc, set_scale
 
-pytestmark = pytest.mark.xdist_group("rounds")
 ROUNDS = {"r1": {"policy": "ppo-ptx", "reward": "reward"}, "r2": {"policy": "ppo-r1", "reward": "reward-r1"}}
 SPECIAL = ["<|endoftext|>", "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"]
 

@@ -26,6 +26,7 @@ def run(job: str, folder: Path, ranks: int) -> str:
         port = probe.getsockname()[1]
     errors, end = folder / "errors.txt", time.monotonic() + TIMEOUT_S
     started = [FORKS.Process(target=_rank, args=(job, folder, errors, rank, ranks, port)) for rank in range(ranks)]
+    errors.touch()
     for process in started:
         process.start()
     try:
