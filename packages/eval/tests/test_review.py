@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import random
+from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,7 +42,8 @@ def results(folder: Path, write_artefact, n: int = 60, seed: int = 1) -> Path:
         rows.append({"task": "essay", "doc_id": f"essay-{i:05d}", "prompt": f"Write {i}.", "response": HOSTILE,
                      "answers": ["one", "two"], "score": 0.1, "correct": False})  # fmt: skip
     rows.append({"task": "pairs", "doc_id": "pairs-1", "prompt": "", "choices": ["a", "b"], "logprobs": [-1.0, -2.0],
-                 "picked": 0, "label": 0, "score": 1.0, "correct": True, "direction": "stereo"})  # fmt: skip
+                 "picked": 0, "label": 0, "score": 1.0, "correct": None, "direction": "stereo"})  # fmt: skip
+    rows.append({**rows[-1], "task": "masses", "doc_id": "masses-0", "score": 0.4, "direction": None})
     folder.mkdir(parents=True)
     samples.write(folder, rows)
     return write_artefact(folder, "results")
@@ -160,10 +162,12 @@ def test_exports_repeat_byte_for_byte(exported: Path, tmp_path: Path) -> None:
     assert artefacts.read(tmp_path / "b").files == artefacts.read(exported).files
 
 
-def test_too_few_answers_for_the_strata_is_one_line(exported: Path, tmp_path: Path, capsys) -> None:
+def test_each_stratum_gives_two_answers_however_few_were_asked_for(exported: Path, tmp_path: Path, capsys) -> None:
     command = ["review", "export", "--in", f"earlier={tmp_path / 'earlier'}", "--out", str(tmp_path / "o")]
-    assert main([*command, "--work", str(tmp_path / "w"), "--set", "items=4"]) == 1
-    assert "5 strata need 10 answers" in capsys.readouterr().err
+    assert main([*command, "--work", str(tmp_path / "w"), "--set", "items=4"]) == 0
+    assert "are more than items (4)" in capsys.readouterr().out
+    drawn = Counter(row["stratum"] for row in pq.read_table(tmp_path / "o" / "key.parquet").to_pylist())
+    assert list(drawn.values()) == [2] * 5
 
 
 @given(

@@ -31,9 +31,11 @@ def extended(more: dict[str, str | None]) -> dict[str, str]:
 class ReviewExportConfig(Config):
     """Which answers people see, and how many people see each."""
 
-    items: int = Field(200, ge=2, description="answers to draw, over all models and tasks")
+    items: int = Field(
+        200, ge=2, description="answers to draw, over all models and tasks; more where two a stratum are more"
+    )
     tasks: list[str] | None = Field(
-        None, description="tasks to draw from; null: all but pairs of sentences, where right and wrong have no meaning"
+        None, description="tasks to draw from; null: all but choices of which none is right, such as pairs of sentences"
     )
     weights: dict[str, float] = Field(
         {"right": 1.0, "wrong": 3.0, "ungraded": 2.0},

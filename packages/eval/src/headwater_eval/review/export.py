@@ -66,6 +66,8 @@ def export(run: Run) -> None:
         "by_reviewer": _counted(name for d in drawn for name in d.reviewers),
     }
     write_atomic(run.out / "metrics.json", canonical_json(metrics))
+    if len(drawn) > config.items:
+        run.log(f"two answers a stratum are more than items ({config.items}); name fewer tasks to have less to review")
     run.log(
         f"{metrics['items']} of {metrics['population']} answers in {metrics['strata']} strata, "
         f"{metrics['shared']} for several reviewers"

@@ -107,7 +107,7 @@ def draw(population: Sequence[Unit], config: ReviewExportConfig) -> list[Drawn]:
     """The sample, in an order that tells nothing.
 
     Raises:
-        UserError: nothing to draw from, or fewer answers than strata can give a spread.
+        UserError: nothing to draw from.
     """
     strata: dict[tuple[str, ...], list[Unit]] = defaultdict(list)
     for unit in population:
@@ -125,23 +125,19 @@ def draw(population: Sequence[Unit], config: ReviewExportConfig) -> list[Drawn]:
 def allocate(
     sizes: Mapping[tuple[str, ...], int], weights: Mapping[str, float], items: int
 ) -> dict[tuple[str, ...], int]:
-    """How many answers each stratum gives: `LEAST` at least, the rest by weight of its outcome, none beyond its size.
+    """How many answers each stratum gives: `LEAST` at least, also where that is more than `items` in all, the rest by
+    weight of its outcome, none beyond its size.
 
     Args:
         sizes: stratum (model, task, outcome, ...) -> answers in it.
 
     Raises:
-        UserError: no answers, or `items` does not reach for `LEAST` in each stratum.
+        UserError: no answers.
     """
     if not sizes:
         raise UserError("no answer to review in these results; name other results, or other review-export.tasks")
     given = {key: min(LEAST, size) for key, size in sizes.items()}
     needed = sum(given.values())
-    if needed > items:
-        raise UserError(
-            f"{len(sizes)} strata need {needed} answers, {LEAST} each, and review-export.items is {items}; raise it, "
-            "name fewer tasks, or set by_category or by_confidence to false"
-        )
     while needed < items:
         # The stratum that is furthest behind its weight gets the next one; ties go by name.
         open_ = [key for key, size in sizes.items() if given[key] < size]
@@ -171,7 +167,10 @@ def assign(ids: Sequence[str], config: ReviewExportConfig) -> dict[str, tuple[st
 
 
 def _wanted(row: Row, tasks: list[str] | None) -> bool:
-    return row["direction"] is None if tasks is None else row["task"] in tasks
+    """Unless it is asked for, nothing that has choices of which none is right: pairs of sentences, shares of mass."""
+    if tasks is not None:
+        return row["task"] in tasks
+    return row["direction"] is None and (not row["choices"] or row["correct"] is not None)
 
 
 def _at(options: Sequence[str], index: int | None) -> str:
