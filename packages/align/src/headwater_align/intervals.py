@@ -22,15 +22,21 @@ def wilson(successes: float, n: float) -> tuple[float, float]:
 
 
 def bootstrap_mean(
-    values: Sequence[float] | np.ndarray, seed: int, resamples: int = 2000
+    values: Sequence[float] | np.ndarray, seed: int, resamples: int = 2000, clusters: Sequence[str] | None = None
 ) -> tuple[float, float, float]:
-    """Mean and 95% percentile-bootstrap interval of independent values.
+    """Mean and 95% percentile-bootstrap interval.
 
-    Values that share a prompt are not independent: average them over the prompt first.
+    Args:
+        clusters: [N], what each value shares with others that are not independent of it (the conversation that several
+            prompts are of): whole clusters are drawn. None: every value stands alone.
     """
     x = np.asarray(values, dtype=np.float64)
     if len(x) == 0:
         return 0.0, 0.0, 0.0
+    if clusters is not None and len(set(clusters)) < len(x):
+        sums = resampled_sums(np.stack([x, np.ones_like(x)], 1), clusters, seed, resamples)
+        low, high = np.quantile(sums[:, 0] / sums[:, 1], [0.025, 0.975])
+        return float(x.mean()), float(low), float(high)
     picks = np.random.default_rng(seed).integers(0, len(x), size=(resamples, len(x)))
     low, high = np.quantile(x[picks].mean(1), [0.025, 0.975])
     return float(x.mean()), float(low), float(high)
@@ -56,7 +62,9 @@ def wilson_clustered(hits: np.ndarray, clusters: Sequence[int]) -> tuple[float, 
     return wilson(share * size, size)
 
 
-def resampled_sums(rows: np.ndarray, clusters: Sequence[int], seed: int, resamples: int = 2000) -> np.ndarray:
+def resampled_sums(
+    rows: np.ndarray, clusters: Sequence[int] | Sequence[str], seed: int, resamples: int = 2000
+) -> np.ndarray:
     """Column sums of bootstrap samples that draw whole clusters, with replacement: [resamples, columns].
 
     A statistic of sums (a share is hits over pairs) taken of each row gives its percentile interval. What shares a

@@ -1,7 +1,7 @@
 """Stage `outcome`: base, SFT, best-of-N and every trained policy on the same held-out prompts.
 
-For each model, with 95% intervals over prompts: reward, KL from SFT, length, share that ends by itself, and how often
-its answer beats SFT's in the reward model's eyes, and in people's where labels are given. `curve.csv` has reward
+For each model, with 95% intervals over conversations: reward, KL from SFT, length, share that ends by itself, and how
+often its answer beats SFT's in the reward model's eyes, and in people's where labels are given. `curve.csv` has reward
 against KL for best-of-N and along each PPO run: where reward rises and win rates do not, the reward model is being
 fooled (Gao et al. 2023, arXiv:2210.10760).
 """
@@ -46,6 +46,7 @@ def run(run: Run) -> None:
     chat = ChatFormat(sft.tokenizer)
     found, too_long = prompts_of(run.inputs["instructions"], "heldout", chat, config.max_prompt_length, config.turns)
     prompts = [prompt.ids for prompt in found[: config.prompts]]
+    conversations = [prompt.id for prompt in found[: config.prompts]]
     if not prompts:
         raise UserError("no held-out prompt is short enough; raise max_prompt_length or give more instructions")
 
@@ -60,9 +61,9 @@ def run(run: Run) -> None:
         most = max(config.best_of)
         sft_again = _answers(run, "best-of", sft, sft, judge, chat, prompts, most, config.seed + 1)
 
-    figures = {name: compare(answers[name], answers["sft"], len(prompts), config) for name in policies}
+    figures = {name: compare(answers[name], answers["sft"], conversations, config) for name in policies}
     for n in sorted(config.best_of):
-        figures[f"best-of-{n}"] = best(sft_again, answers["sft"], len(prompts), n, config)
+        figures[f"best-of-{n}"] = best(sft_again, answers["sft"], conversations, n, config)
     for name, rates in win_rates([run.inputs[name] for name in labels], "sft", config.seed).items():
         figures.setdefault(name, {}).update(rates)
     for name in figures:
@@ -115,29 +116,35 @@ def _answers(
     return made
 
 
-def compare(answers: list[Answer], sft: list[Answer], prompts: int, config: OutcomeConfig) -> Figures:
-    """A model's figures, and against SFT's answers of the same seeds; ties count one half."""
-    own, other = table(answers, prompts), table(sft, prompts)
-    return _figures(own, np.full(own["reward"].shape, 1 / own["reward"].shape[1]), other, config)
+def compare(answers: list[Answer], sft: list[Answer], conversations: list[str], config: OutcomeConfig) -> Figures:
+    """A model's figures, and against SFT's answers of the same seeds; ties count one half.
+
+    Args:
+        conversations: that each prompt is of.
+    """
+    own, other = table(answers, len(conversations)), table(sft, len(conversations))
+    weights = np.full(own["reward"].shape, 1 / own["reward"].shape[1])
+    return _figures(own, weights, other, conversations, config)
 
 
-def best(samples: list[Answer], sft: list[Answer], prompts: int, n: int, config: OutcomeConfig) -> Figures:
+def best(samples: list[Answer], sft: list[Answer], conversations: list[str], n: int, config: OutcomeConfig) -> Figures:
     """Best-of-N's figures, from samples that SFT's own answers are not among."""
-    own, other = table(samples, prompts), table(sft, prompts)
+    own, other = table(samples, len(conversations)), table(sft, len(conversations))
     weights = np.array([best_of_n.weights(rewards, n) for rewards in own["reward"]])
-    found = _figures(own, weights, other, config)
+    found = _figures(own, weights, other, conversations, config)
     kl = best_of_n.kl(n)
     return {**found, "kl": kl, "kl_low": kl, "kl_high": kl, "total": found["reward"] - config.kl_coef * kl}
 
 
 def _figures(
-    own: dict[str, np.ndarray], weights: np.ndarray, sft: dict[str, np.ndarray], config: OutcomeConfig
-) -> Figures:
-    """Weighted means over each prompt's samples, then over prompts, with bootstrap intervals over prompts."""
+    own: dict[str, np.ndarray], weights: np.ndarray, sft: dict[str, np.ndarray], conversations: list[str],
+    config: OutcomeConfig,
+) -> Figures:  # fmt: skip
+    """Weighted means over each prompt's samples, then over prompts, with bootstrap intervals over conversations."""
     found: Figures = {}
 
     def add(name: str, by_prompt: np.ndarray, interval: bool = True) -> None:
-        mean, low, high = bootstrap_mean(by_prompt, config.seed, config.resamples)
+        mean, low, high = bootstrap_mean(by_prompt, config.seed, config.resamples, conversations)
         found[name] = mean
         if interval:
             found.update({f"{name}_low": low, f"{name}_high": high})
