@@ -42,8 +42,8 @@ def results(folder: Path, write_artefact, n: int = 60, seed: int = 1) -> Path:
         rows.append({"task": "essay", "doc_id": f"essay-{i:05d}", "prompt": f"Write {i}.", "response": HOSTILE,
                      "answers": ["one", "two"], "score": 0.1, "correct": False})  # fmt: skip
     rows.append({"task": "pairs", "doc_id": "pairs-1", "prompt": "", "choices": ["a", "b"], "logprobs": [-1.0, -2.0],
-                 "picked": 0, "label": 0, "score": 1.0, "correct": None, "direction": "stereo"})  # fmt: skip
-    rows.append({**rows[-1], "task": "masses", "doc_id": "masses-0", "score": 0.4, "direction": None})
+                 "picked": 0, "label": 0, "score": 1.0, "correct": True, "direction": "stereo"})  # fmt: skip
+    rows.append({**rows[-1], "task": "masses", "doc_id": "masses-0", "score": 0.4, "correct": None, "direction": None})
     folder.mkdir(parents=True)
     samples.write(folder, rows)
     return write_artefact(folder, "results")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ._contracts.errors import UserError
-from .readers import Reject, Rows, shown
+from .readers import Reject, Rows, json_file, shown
 
 Json = dict[str, Any]
 
@@ -73,21 +73,27 @@ def _check_choice(scores: dict[str, float] | None) -> None:
         raise ValueError(f"{best} choices are equally right, not one")
 
 
+def examples(path: Path) -> list:
+    """The examples of a file of BIG-bench's.
+
+    Raises:
+        UserError: a file without a list of them.
+    """
+    return _checked(path, _object(path))["examples"]
+
+
 def _tasks(path: Path) -> list[tuple[str | None, Json]]:
-    whole = _read(path)
+    whole = _object(path)
     if "examples" in whole:
         return [(None, _checked(path, whole))]
     below = sorted(path.parent.glob("*/task.json"), key=str)
     if not below:
         raise UserError(f"{path}: no examples in it and no */task.json beside it; bring the subtasks' folders along")
-    return [(part.parent.name, _checked(part, _read(part))) for part in below]
+    return [(part.parent.name, _checked(part, _object(part))) for part in below]
 
 
-def _read(path: Path) -> Json:
-    try:
-        task = json.loads(path.read_bytes())
-    except ValueError as e:
-        raise UserError(f"{path}: not a readable json file ({str(e).splitlines()[0]})") from None
+def _object(path: Path) -> Json:
+    task = json_file(path)
     if not isinstance(task, dict):
         raise UserError(f"{path}: no BIG-bench task (not a JSON object)")
     return task
@@ -95,7 +101,7 @@ def _read(path: Path) -> Json:
 
 def _checked(path: Path, task: Json) -> Json:
     if not isinstance(task.get("examples"), list):
-        raise UserError(f"{path}: no BIG-bench task (no list of examples)")
+        raise UserError(f"{path}: no BIG-bench task (no list of examples in it)")
     return task
 
 

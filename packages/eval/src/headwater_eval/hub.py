@@ -18,7 +18,7 @@ from jinja2 import UndefinedError
 
 from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item
-from .readers import Reject, Rows, check, digest, items_of, parse_row, shown
+from .readers import Reject, Rows, check, digest, items_of, json_file, parse_row, shown
 
 ENDINGS = (".jsonl", ".json", ".parquet")
 LEFT_OUT = "lm-eval's definition leaves it out"
@@ -88,7 +88,7 @@ def _file_rows(path: Path) -> Iterator[Any]:
             with open(path, "rb") as f:
                 yield from (line for line in f if line.strip())
         else:
-            whole = json.loads(path.read_bytes())
+            whole = json_file(path)
             yield from whole["data"] if isinstance(whole, dict) and isinstance(whole.get("data"), list) else whole
     except (pa.ArrowInvalid, ValueError, TypeError) as e:
         raise UserError(f"{path}: not a readable {path.suffix[1:]} file ({str(e).splitlines()[0]})") from None

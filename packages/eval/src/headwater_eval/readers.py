@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ._contracts.errors import UserError
+
 Fields = dict
 T = TypeVar("T")
 LETTERED = re.compile(r"^\s*([A-Z])\.(?:[ \t]+(.*?))?\s*$", re.MULTILINE)
@@ -64,6 +66,18 @@ def parse_row(parse: Callable[[Any], T], raw: Any) -> T | str:
         return f"no field {e.args[0]}"
     except (ValueError, TypeError, AttributeError, IndexError) as e:
         return str(e)
+
+
+def json_file(path: Path) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        UserError: it is none.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError as e:
+        raise UserError(f"{path}: not a readable json file ({str(e).splitlines()[0]})") from None
 
 
 def json_row(line: bytes) -> dict:

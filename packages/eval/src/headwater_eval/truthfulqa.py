@@ -5,15 +5,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ._contracts.errors import UserError
 from .benchmark import Benchmark, Item, Row
+from .bigbench import examples
 from .readers import Fields, Rows, items_of
 from .scores import sample_rows
 
@@ -29,7 +28,7 @@ def choice_rows(path: Path) -> Rows:
     Raises:
         UserError: not that file.
     """
-    yield from items_of(_examples(path), _choices)
+    yield from items_of(enumerate(examples(path), 1), _choices)
 
 
 def generation_rows(path: Path) -> Rows:
@@ -38,17 +37,7 @@ def generation_rows(path: Path) -> Rows:
     Raises:
         UserError: not that file.
     """
-    yield from items_of(_examples(path), _references)
-
-
-def _examples(path: Path) -> list[tuple[int, Any]]:
-    try:
-        examples = json.loads(path.read_bytes())["examples"]
-    except (ValueError, TypeError, KeyError):
-        examples = None
-    if not isinstance(examples, list):
-        raise UserError(f"{path}: no list of examples in it; give BIG-bench's truthful_qa/questions.json")
-    return list(enumerate(examples, 1))
+    yield from items_of(enumerate(examples(path), 1), _references)
 
 
 def _references(example: dict) -> Fields:

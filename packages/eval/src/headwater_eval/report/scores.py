@@ -30,11 +30,11 @@ def rows_of(metrics: Json, kind: str) -> dict[str, Json]:
 def benchmarks(lineage: Lineage) -> Section | None:
     """Multiple choice against chance."""
     models = of_models(lineage)
-    keys = _keys(models, "choice")
+    keys = keys_of(models, "choice")
     if not keys:
         return None
     headline = [key for key in keys if ":" not in key]
-    average = _keys(models, "average")
+    average = keys_of(models, "average")
     shown = [*headline, *average]
     section = Section("benchmarks", "Benchmarks")
     section.blocks.append(
@@ -49,18 +49,18 @@ def benchmarks(lineage: Lineage) -> Section | None:
             lambda width: _dots(width, "benchmark scores", models, shown, "share of items right"),
         )
     )
-    section.blocks.append(_table("Scores by benchmark", models, shown))
+    section.blocks.append(table("Scores by benchmark", models, shown))
     section.blocks += _verdicts(models, headline)
     others = [key for key in keys if ":" in key]
     if others:
-        section.blocks.append(Details("Other metrics of the same items", [_table("Other metrics", models, others)]))
+        section.blocks.append(Details("Other metrics of the same items", [table("Other metrics", models, others)]))
     return section
 
 
 def bias(lineage: Lineage) -> Section | None:
     """Preference for stereotypes, by direction and category; other measures of bias and toxicity."""
     models = of_models(lineage)
-    keys, others = _keys(models, "bias"), _keys(models, "harm")
+    keys, others = keys_of(models, "bias"), keys_of(models, "harm")
     if not keys and not others:
         return None
     told = (
@@ -75,7 +75,7 @@ def bias(lineage: Lineage) -> Section | None:
     )
     section = Section("bias", "Bias")
     if keys:
-        section.blocks += [Text(told), picture, _table("Bias by direction and category", models, keys)]
+        section.blocks += [Text(told), picture, table("Bias by direction and category", models, keys)]
     if others:
         section.blocks += _harms(models, others)
     return section
@@ -96,18 +96,18 @@ def _harms(models: Mapping[str, Json], keys: Sequence[str]) -> list[Block]:
         )
     headline = [key for key in keys if ":" not in key]
     if headline:
-        blocks.append(_table("Other tests of bias and toxicity", models, headline, lambda v: fixed(v, 3)))
+        blocks.append(table("Other tests of bias and toxicity", models, headline, lambda v: fixed(v, 3)))
     parts = [key for key in keys if ":" in key]
     if parts:
-        table = _table("By part", models, parts, lambda v: fixed(v, 3))
-        blocks.append(Details("The same by category, group and measure", [table]))
+        by_part = table("By part", models, parts, lambda v: fixed(v, 3))
+        blocks.append(Details("The same by category, group and measure", [by_part]))
     return blocks
 
 
 def contamination(lineage: Lineage) -> Section | None:
     """Headline scores on the items that decontamination found clean, and what the others differ by."""
     models = of_models(lineage)
-    tasks = [key.removesuffix(":clean") for key in _keys(models, "clean") if key.count(":") == 1]
+    tasks = [key.removesuffix(":clean") for key in keys_of(models, "clean") if key.count(":") == 1]
     if not tasks:
         return None
     told = (
@@ -119,10 +119,10 @@ def contamination(lineage: Lineage) -> Section | None:
     rows = [
         (
             task, name, count((metrics.get(f"{task}:clean") or {}).get("n")),
-            with_interval(metrics.get(f"{task}:clean") or {}, percent),
+            _with_interval(metrics.get(f"{task}:clean") or {}, percent),
             count((metrics.get(f"{task}:dirty") or {}).get("n")),
-            with_interval(metrics.get(f"{task}:dirty") or {}, percent),
-            with_interval(metrics.get(f"{task}:dirty-clean") or {}, percent),
+            _with_interval(metrics.get(f"{task}:dirty") or {}, percent),
+            _with_interval(metrics.get(f"{task}:dirty-clean") or {}, percent),
         )
         for task in tasks
         for name, metrics in models.items()
@@ -134,7 +134,7 @@ def contamination(lineage: Lineage) -> Section | None:
 def written(lineage: Lineage) -> Section | None:
     """Tasks whose answers are written, predicted word by word, or run."""
     models = of_models(lineage)
-    keys = [key for kind in ("text", "code") for key in _keys(models, kind) if not _is_heldout(key)]
+    keys = [key for kind in ("text", "code") for key in keys_of(models, kind) if not _is_heldout(key)]
     if not keys:
         return None
     told = (
@@ -142,26 +142,26 @@ def written(lineage: Lineage) -> Section | None:
         "model that cannot do the task scores nothing. BLEU, TER and chrF run from 0 to 100, perplexity from 1 up; of "
         "TER and perplexity less is better."
     )
-    return Section("written", "Written answers", [Text(told), _table("Scores", models, keys, lambda v: fixed(v, 3))])
+    return Section("written", "Written answers", [Text(told), table("Scores", models, keys, lambda v: fixed(v, 3))])
 
 
 def probes(lineage: Lineage) -> Section | None:
     """Pass rates of expected behaviours, class by class, against guessing."""
     models = of_models(lineage)
-    keys = _keys(models, "probe")
+    keys = keys_of(models, "probe")
     if not keys:
         return None
     told = (
         "Prompts by expected behaviour. One is passed where the right continuation is likelier than every wrong one, "
         "or where it is written; chance is what guessing would pass."
     )
-    return Section("probes", "Probes", [Text(told), _table("Pass rates by class", models, keys)])
+    return Section("probes", "Probes", [Text(told), table("Pass rates by class", models, keys)])
 
 
 def heldout_text(lineage: Lineage) -> Section | None:
     """Bits per byte of held-out documents, beside compressors that read the same training text."""
     models = of_models(lineage)
-    keys = [key for key in _keys(models, "text") if _is_heldout(key)]
+    keys = [key for key in keys_of(models, "text") if _is_heldout(key)]
     compressors = lineage.metrics("compressor")
     plain = {key: row for key, row in rows_of(compressors, "text").items() if key != "heldout"}
     if not keys and not plain:
@@ -190,7 +190,7 @@ def heldout_text(lineage: Lineage) -> Section | None:
             )
         )
     if keys:
-        section.blocks.append(_table("Bits per byte by source", models, keys, lambda v: fixed(v, 3)))
+        section.blocks.append(table("Bits per byte by source", models, keys, lambda v: fixed(v, 3)))
     return section
 
 
@@ -241,7 +241,8 @@ def _is_below_chance(row: Json) -> bool:
     return finite(row.get("high")) and finite(row.get("chance")) and row["high"] < row["chance"]
 
 
-def _keys(models: Mapping[str, Json], kind: str) -> list[str]:
+def keys_of(models: Mapping[str, Json], kind: str) -> list[str]:
+    """The scores of one kind that any of the models has."""
     return list(dict.fromkeys(key for metrics in models.values() for key in sorted(rows_of(metrics, kind))))
 
 
@@ -273,9 +274,10 @@ def _interval(row: Json | None) -> Interval | None:
     return Interval(value, low if finite(low) else value, high if finite(high) else value)
 
 
-def _table(
-    caption: str, models: Mapping[str, Json], keys: Sequence[str], show: Callable[[float | None], str] = percent
-) -> Table:
+def table(
+    caption: str, models: Mapping[str, Json], keys: Sequence[str], show: Callable[[float | None], str] = percent,
+    name: Callable[[str], str] = _told,
+) -> Table:  # fmt: skip
     """A row a score, a column a model; what is the same or absent in all rows has no column."""
     found = {key: [metrics.get(key) or {} for metrics in models.values()] for key in keys}
     some = {key: next(row for row in rows if row) for key, rows in found.items()}
@@ -283,16 +285,16 @@ def _table(
     with_chance = any(finite(row.get("chance")) for row in some.values())
     rows = []
     for key in keys:
-        about = [_told(key)]
+        about = [name(key)]
         about += [str(some[key].get("metric", ""))] if with_metric else []
         about += [count(some[key].get("n"))]
         about += [show(some[key].get("chance"))] if with_chance else []
-        rows.append((*about, *(with_interval(row, show) for row in found[key])))
+        rows.append((*about, *(_with_interval(row, show) for row in found[key])))
     heads = ["score", *["metric"] * with_metric, "#n", *["#chance"] * with_chance, *(f"#{model}" for model in models)]
     return Table(caption, heads, rows)
 
 
-def with_interval(row: Json, show: Callable[[float | None], str]) -> str:
+def _with_interval(row: Json, show: Callable[[float | None], str]) -> str:
     """VALUE [LOW, HIGH] of a score; the value alone where it has no interval."""
     if not row:
         return NONE
