@@ -27,7 +27,7 @@ def alone(sft_inputs, tmp_path_factory):
     return run("sft", sft_inputs, folder, *SFT), folder
 
 
-@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{tensor: 2, sequence: true}"])
+@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{tensor: 2, sequence: true}", "{pipeline: 2}"])
 def test_two_ranks_learn_what_one_learns(layout, alone, sft_inputs, tmp_path):
     rows = run("sft", sft_inputs, tmp_path, *SFT, f"parallel={layout}", "threads=1")
     assert [row["step"] for row in rows] == [row["step"] for row in alone[0]]

@@ -209,10 +209,11 @@ def test_a_task_that_is_solved_is_no_divergence_and_a_run_that_climbs_is():
     assert "stop" in measures([0.69] * 70 + [0.69 + 0.02 * step for step in range(200)])
 
 
-def test_two_ranks_learn_what_one_learns(run_reward, tmp_path):
+@pytest.mark.parametrize("layout", ["{data: 2, zero: 1}", "{pipeline: 2}"])
+def test_two_ranks_learn_what_one_learns(layout, run_reward, tmp_path):
     options = ("epochs=1", "batch_size=15", "micro_batch=7", "threads=1", "tie_threshold=0.1")
     logs = []
-    for name, parallel in (("one", "{}"), ("two", "{pipeline: 2}")):
+    for name, parallel in (("one", "{}"), ("two", layout)):
         out = run_reward(tmp_path / name, *options, f"parallel={parallel}")
         logs.append([json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()])
     assert [row["step"] for row in logs[0]] == [row["step"] for row in logs[1]]
